@@ -29,23 +29,19 @@ class Dtype(StrEnum):
         return 4 if self is Dtype.FLOAT32 else 2
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of the manifest: immutable, and a key nobody knows is an error."""
-
-
-class EngineKind(_Part):
+class EngineKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: str
     version: str
 
 
-class Base(_Part):
+class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     architecture: str
     checkpoint: str
     fingerprint: str
 
 
-class LoraAbility(_Part):
+class LoraAbility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights must have `dtype`; ranks end at `max_rank`; `cache_bytes` bounds what the engine keeps at once."""
 
     dtype: Dtype
@@ -56,24 +52,24 @@ class LoraAbility(_Part):
     cache_bytes: int
 
 
-class PromptTableAbility(_Part):
+class PromptTableAbility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table must have `dtype` and at most `max_rows` rows."""
 
     dtype: Dtype
     max_rows: int
 
 
-class KvReuse(_Part):
+class KvReuse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool
     tokens_per_block: int
 
 
-class Logits(_Part):
+class Logits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: bool
     generation: bool
 
 
-class EngineManifest(_Part):
+class EngineManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine's abilities. Lengths are tokens, sizes elements. Source: design, decision 4."""
 
     manifest_version: int

@@ -30,7 +30,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName | None":
-        """`support-bot`, `support-bot@3`, `support-bot@canary`, `globex/support-bot@sha256:…`; None if it is neither."""
+        """`support-bot`, `support-bot@3`, `support-bot@canary`, `globex/support-bot@sha256:…`; or None."""
         match = _MODEL.fullmatch(text) if len(text) <= 256 else None
         if match is None:
             return None
