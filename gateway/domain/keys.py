@@ -2,8 +2,8 @@
 API keys: their grammar, their checksum, and the keyed hash that is stored instead of them.
 
 Decides what a key looks like and whether a presented one matches a stored hash. Does not know tenants or storage.
-A key reads `tlr_<id>_<secret><checksum>`: the id is public and finds the record, the checksum lets a scanner or a typo be
-told from a real key before anything is looked up.
+A key reads `tlr_<id>_<secret><checksum>`: the id is public and finds the record, the checksum tells a typo from a real key
+before anything is looked up.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def _random(length: int) -> str:
 
 
 def hash_secret(secret: str, pepper: str) -> str:
-    """HMAC-SHA-256 of the secret under the deployment's pepper, in hexadecimal: a stolen table alone verifies nothing."""
+    """HMAC-SHA-256 of the secret under the deployment's pepper, in hexadecimal: a stolen table verifies nothing."""
     return hmac.digest(pepper.encode(), secret.encode(), hashlib.sha256).hex()
 
 

@@ -1,0 +1,148 @@
+"""
+One base's text side, from a Hugging Face directory: prompt to ids, ids to text.
+
+Decides what becomes a control token: only what the template itself writes, never what a caller's text contains. Does not
+know requests or engines.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from gateway.domain.answer import Detokenizer
+from gateway.domain.errors import InvalidRequest
+from gateway.domain.request import Message
+from gateway.tokens.detokenizer import Detokenizers
+from gateway.tokens.template import ChatTemplate
+
+_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+
+
+class TokenizerError(ValueError):
+    """A tokenizer directory cannot be used; the text says which file and why."""
+
+
+class BaseTokenizer:
+    """
+    Encodes and decodes for one base.
+
+    `eos_ids`: ids that end an answer, the first one being what the engine is told.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, eos_ids: tuple[int, ...]) -> None:
+        self.eos_ids = eos_ids
+        self._tokenizer = tokenizer
+        self._literal = Tokenizer.from_str(tokenizer.to_str())
+        self._literal.encode_special_tokens = True
+        self._template = template
+        self._detokenizers = Detokenizers(tokenizer)
+        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+        specials.sort(key=len, reverse=True)
+        self._special = re.compile("(" + "|".join(map(re.escape, specials)) + ")") if specials else re.compile("(?!)")
+
+    @classmethod
+    def load(cls, directory: Path) -> "BaseTokenizer":
+        """
+        Raises:
+            TokenizerError: a file is missing or does not fit.
+        """
+        tokenizer_file = directory / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(f"{tokenizer_file} cannot be read as a tokenizer: {error}") from error
+        config = _read_json(directory / "tokenizer_config.json")
+        special_tokens = {name: text for name in _SPECIAL_NAMES if (text := _token_text(config.get(name))) is not None}
+        source = _template_source(directory, config)
+        template = ChatTemplate(source, special_tokens) if source is not None else None
+        return cls(tokenizer, template, _eos_ids(directory, tokenizer, special_tokens))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """
+        The chat as prompt ids. A special token's spelling within a message is encoded as the plain text that it is.
+
+        Raises:
+            InvalidRequest: the base has no chat template, or its template refuses the messages.
+        """
+        if self._template is None:
+            raise InvalidRequest("this model has no chat template; use /v1/completions", "model")
+        if not any(self._special.search(message.content) for message in messages):
+            return self._encode(self._tokenizer, self._template.render(messages))
+        return self._encode_guarded(messages, self._template)
+
+    def encode_text(self, text: str) -> list[int]:
+        """A plain text as prompt ids, with what the tokenizer itself puts around every text."""
+        return list(self._literal.encode(text, add_special_tokens=True).ids)
+
+    def detokenizer(self) -> Detokenizer:
+        return self._detokenizers.new()
+
+    @staticmethod
+    def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _encode_guarded(self, messages: Sequence[Message], template: ChatTemplate) -> list[int]:
+        """Stand-ins take the place of special spellings while the template runs, then each stretch is encoded alone."""
+        nonce = secrets.token_hex(8)
+        spelled: list[str] = []
+
+        def hide(match: re.Match[str]) -> str:
+            spelled.append(match[0])
+            return f"\ue000{nonce}{len(spelled) - 1}\ue001"
+
+        hidden = [Message(message.role, self._special.sub(hide, message.content)) for message in messages]
+        stand_in = re.compile(f"\ue000{nonce}([0-9]+)\ue001")
+        ids: list[int] = []
+        for position, piece in enumerate(self._special.split(template.render(hidden))):
+            if position % 2:
+                ids.append(self._tokenizer.token_to_id(piece))
+            elif piece:
+                ids += self._encode(self._literal, stand_in.sub(lambda match: spelled[int(match[1])], piece))
+        return ids
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path} must hold an object")
+    return value
+
+
+def _token_text(value: object) -> str | None:
+    match value:
+        case str():
+            return value
+        case {"content": str(text)}:
+            return text
+    return None
+
+
+def _template_source(directory: Path, config: dict[str, object]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8")
+    match config.get("chat_template"):
+        case str(source):
+            return source
+        case [*named]:
+            return next((entry["template"] for entry in named if entry.get("name") == "default"), None)
+    return None
+
+
+def _eos_ids(directory: Path, tokenizer: Tokenizer, special_tokens: dict[str, str]) -> tuple[int, ...]:
+    match _read_json(directory / "generation_config.json").get("eos_token_id"):
+        case int(number):
+            return (number,)
+        case [*numbers]:
+            return tuple(int(number) for number in numbers)
+    number = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
+    return () if number is None else (number,)
