@@ -1,0 +1,114 @@
+"""
+What transformers and peft themselves answer: the judge of every other way of serving an adapter.
+
+Decides: how a base with no, one or two adapters is loaded and asked, greedily and in float32.
+Does not know: tasks, profiles, engines.
+
+One adapter is peft's own `generate`. For a LoRA-family adapter *and* virtual tokens together peft has no single model:
+there, peft's LoRA model is given input embeddings, the table's rows followed by those of the whole rendered prompt,
+which is where peft's prompt tuning puts its virtual tokens too.
+
+Prompts of one length go together and others never do: with padding, peft would put its virtual tokens before the pads
+and answers would change.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from build.training.encoding import render_prompt
+
+PROMPT_LEARNING = frozenset({"PROMPT_TUNING", "P_TUNING"})
+
+
+class TooManyAdapters(ValueError):
+    """Two adapters of one family were given; a profile has at most one LoRA-family adapter and one prompt table."""
+
+
+class PlainPeft:
+    """
+    A base with its adapters applied by peft.
+
+    base_directory: a Hugging Face directory.  adapters: peft directories, at most one of each family, in any order.
+    """
+
+    def __init__(self, base_directory: Path, adapters: Sequence[Path] = ()) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(base_directory)
+        model = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float32)
+        virtual = [path for path in adapters if _peft_type(path) in PROMPT_LEARNING]
+        weights = [path for path in adapters if path not in virtual]
+        if len(virtual) > 1 or len(weights) > 1:
+            raise TooManyAdapters(f"at most one LoRA-family adapter and one prompt table, not {[p.name for p in adapters]}")
+        self._table: torch.Tensor | None = None
+        if weights:
+            model = PeftModel.from_pretrained(model, weights[0])
+        if virtual and weights:
+            self._table = load_file(virtual[0] / "adapter_model.safetensors")["prompt_embeddings"].float()
+        elif virtual:
+            model = PeftModel.from_pretrained(model, virtual[0])
+        # Adapters are committed as float16; arithmetic is float32, as the base's.
+        self.model = model.float().eval()
+
+    @torch.no_grad()
+    def complete_ids(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[list[int]]:
+        """Greedy completions of prompts that all have one length, each cut at the end token, which is left out."""
+        ids = torch.tensor([list(prompt) for prompt in prompts])
+        end = self.tokenizer.eos_token_id
+        options = {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "eos_token_id": end,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+        if self._table is None:
+            produced = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+            # peft's prompt tuning returns new tokens alone; everything else returns the prompt before them.
+            if produced.shape[1] >= ids.shape[1] and torch.equal(produced[:, : ids.shape[1]], ids):
+                produced = produced[:, ids.shape[1] :]
+        else:
+            embedded = self.model.get_input_embeddings()(ids)
+            inputs = torch.cat([self._table.expand(len(prompts), -1, -1), embedded], dim=1)
+            attention = torch.ones(inputs.shape[:2], dtype=torch.int64)
+            produced = self.model.generate(inputs_embeds=inputs, attention_mask=attention, **options)
+        rows: list[list[int]] = produced.tolist()
+        return [row[: row.index(end)] if end in row else row for row in rows]
+
+    def answers(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        instruction: str | None = None,
+        batch: int = 16,
+        on_answer: Callable[[int], None] = lambda count: None,
+    ) -> list[str]:
+        """
+        The answer to each user message, in order.
+
+        instruction: a system message put before each.  batch: most prompts (of equal length) run together.
+        on_answer: told how many more are answered.
+        """
+        rendered = [render_prompt(self.tokenizer, prompt, instruction=instruction) for prompt in prompts]
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for index, ids in enumerate(rendered):
+            by_length[len(ids)].append(index)
+        texts = [""] * len(prompts)
+        for indices in by_length.values():
+            for start in range(0, len(indices), batch):
+                chosen = indices[start : start + batch]
+                completions = self.complete_ids([rendered[index] for index in chosen], max_new_tokens=max_new_tokens)
+                for index, completion in zip(chosen, completions, strict=True):
+                    texts[index] = self.tokenizer.decode(completion, skip_special_tokens=True)
+                on_answer(len(chosen))
+        return texts
+
+
+def _peft_type(directory: Path) -> str:
+    config: dict[str, object] = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(config["peft_type"])
