@@ -70,8 +70,8 @@ class Answer:
     """
     One answer as it grows.
 
-    `max_tokens` is what the engine was told; `eos_ids` end an answer wherever they appear and are never shown. The engine
-    gives no reason for an end, so the count of tokens decides: all of them used up is `length`, anything less is `stop`.
+    `max_tokens` is what the engine was told; `eos_ids` end an answer wherever they appear and are never shown. The
+    engine gives no reason for an end, so the count of tokens decides: all used up is `length`, anything less is `stop`.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 API keys: their grammar, their checksum, and the keyed hash that is stored instead of them.
 
 Decides what a key looks like and whether a presented one matches a stored hash. Does not know tenants or storage.
-A key reads `tlr_<id>_<secret><checksum>`: the id is public and finds the record, the checksum tells a typo from a real key
-before anything is looked up.
+A key reads `tlr_<id>_<secret><checksum>`: the id is public and finds the record, the checksum tells a typo from a
+real key before anything is looked up.
 """
 
 import hashlib

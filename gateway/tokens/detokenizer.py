@@ -1,8 +1,8 @@
 """
 Token ids to text, a few at a time, never half a character.
 
-Decides how bytes are gathered into characters. Byte-level vocabularies (GPT-2's kind: Llama 3, Qwen, SmolLM) are a table
-from id to bytes; for any other the tokenizers library's own stream decoder is asked.
+Decides how bytes are gathered into characters. Byte-level vocabularies (GPT-2's kind: Llama 3, Qwen, SmolLM) are a
+table from id to bytes; for any other the tokenizers library's own stream decoder is asked.
 """
 
 import codecs

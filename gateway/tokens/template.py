@@ -1,8 +1,8 @@
 """
 A chat as the one text its base was trained on.
 
-Decides how a model's own chat template is run: sandboxed, with the variables and filters that such templates are written
-against. Does not know tokens.
+Decides how a model's own chat template is run: sandboxed, with the variables and filters that such templates
+are written against. Does not know tokens.
 """
 
 import json
@@ -28,7 +28,7 @@ def _raise(message: str) -> NoReturn:
 
 
 def _now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)  # noqa: DTZ005 - templates print the local date
+    return datetime.now().strftime(pattern)
 
 
 class ChatTemplate:

@@ -1,8 +1,8 @@
 """
 One base's text side, from a Hugging Face directory: prompt to ids, ids to text.
 
-Decides what becomes a control token: only what the template itself writes, never what a caller's text contains. Does not
-know requests or engines.
+Decides what becomes a control token: only what the template itself writes, never what a caller's text contains.
+Does not know requests or engines.
 """
 
 import json
@@ -96,10 +96,11 @@ class BaseTokenizer:
 
         hidden = [Message(message.role, self._special.sub(hide, message.content)) for message in messages]
         stand_in = re.compile(f"\ue000{nonce}([0-9]+)\ue001")
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         ids: list[int] = []
         for position, piece in enumerate(self._special.split(template.render(hidden))):
             if position % 2:
-                ids.append(self._tokenizer.token_to_id(piece))
+                ids.append(vocabulary[piece])
             elif piece:
                 ids += self._encode(self._literal, stand_in.sub(lambda match: spelled[int(match[1])], piece))
         return ids
@@ -134,7 +135,10 @@ def _template_source(directory: Path, config: dict[str, object]) -> str | None:
         case str(source):
             return source
         case [*named]:
-            return next((entry["template"] for entry in named if entry.get("name") == "default"), None)
+            for entry in named:
+                match entry:
+                    case {"name": "default", "template": str(source)}:
+                        return source
     return None
 
 
@@ -143,6 +147,6 @@ def _eos_ids(directory: Path, tokenizer: Tokenizer, special_tokens: dict[str, st
         case int(number):
             return (number,)
         case [*numbers]:
-            return tuple(int(number) for number in numbers)
-    number = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
-    return () if number is None else (number,)
+            return tuple(number for number in numbers if isinstance(number, int))
+    eos: int | None = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
+    return () if eos is None else (eos,)
