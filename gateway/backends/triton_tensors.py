@@ -10,13 +10,12 @@ Source: TensorRT-LLM 1.2.1, triton_backend, all_models/inflight_batcher_llm/tens
 import random
 import struct
 from array import array
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.domain.adapter import LoraAdapter
+from gateway.domain.adapter import LoraAdapter, PromptTable
 from gateway.domain.job import Job
 
 MODEL = "tensorrt_llm"
@@ -38,29 +37,39 @@ _INT, _BOOL = _RAW + b"\x04", _RAW + b"\x01"
 
 
 class TokenChunk(NamedTuple):
-    """New tokens of one answer. `logprobs` is empty or has one entry for each id. `final`: the request has ended."""
+    """New tokens of answer `sequence`. `logprobs` is empty or has one entry for each id. `final`: the request has ended."""
 
-    index: int
+    sequence: int
     ids: list[int]
     logprobs: list[float]
     final: bool
 
 
-class Conditioning(NamedTuple):
-    """
-    What a profile's tuning adds to a request, as protobuf fragments: descriptors and contents in the same order.
+class Vocabulary(NamedTuple):
+    """An engine's: ids from `size` on address rows of a prompt table; the first of `eos_ids` is its end id."""
 
-    `virtual_ids` stand before the prompt; `extra_id` marks them for the engine's KV reuse.
-    """
+    size: int
+    eos_ids: tuple[int, ...]
+
+
+class Fragment(NamedTuple):
+    """Some tensors of a request as protobuf: their descriptors, and their contents in the same order."""
 
     inputs: bytes
     contents: bytes
-    virtual_ids: bytes
+
+
+class VirtualTokens(NamedTuple):
+    """A prompt table made ready: `ids` (int32 bytes) stand before the prompt, `extra_id` keys the engine's KV reuse."""
+
+    table: Fragment
+    ids: bytes
     rows: int
     extra_id: int
 
 
-NO_CONDITIONING = Conditioning(b"", b"", b"", 0, 0)
+NO_LORA = Fragment(b"", b"")
+NO_VIRTUAL_TOKENS = VirtualTokens(Fragment(b"", b""), b"", 0, 0)
 
 
 def _varint(number: int) -> bytes:
@@ -101,12 +110,12 @@ _LOGPROBS_OUT = _outputs("output_ids", "sequence_length", "output_log_probs")
 _INDEX_OUT = _outputs("sequence_index")
 
 
-def lora_by_id(task_id: int) -> tuple[bytes, bytes]:
+def lora_by_id(task_id: int) -> Fragment:
     """Descriptor and content that select an adapter the engine already holds: lora_task_id [1, 1] uint64."""
-    return _input("lora_task_id", "UINT64", 1, 1), _raw(struct.pack("<Q", task_id))
+    return Fragment(_input("lora_task_id", "UINT64", 1, 1), _raw(struct.pack("<Q", task_id)))
 
 
-def lora_with_weights(adapter: LoraAdapter, weights: bytes, config: bytes) -> tuple[bytes, bytes]:
+def lora_with_weights(adapter: LoraAdapter, weights: bytes, config: bytes) -> Fragment:
     """
     Descriptors and contents that hand an adapter over.
 
@@ -116,32 +125,23 @@ def lora_with_weights(adapter: LoraAdapter, weights: bytes, config: bytes) -> tu
     names, contents = lora_by_id(adapter.task_id)
     names += _input("lora_weights", adapter.dtype.triton, 1, adapter.rows, adapter.width)
     names += _input("lora_config", "INT32", 1, adapter.rows, adapter.columns)
-    return names, contents + _raw(weights) + _raw(config)
+    return Fragment(names, b"".join((contents, _raw(weights), _raw(config))))
 
 
-def prompt_table(table: bytes, rows: int, hidden: int, datatype: str, vocab_size: int, extra_id: int) -> Conditioning:
+def virtual_tokens(prompt: PromptTable, table: bytes, vocab_size: int) -> VirtualTokens:
     """
-    Virtual tokens: prompt_embedding_table [1, rows, hidden], addressed by the ids from the vocabulary's end on.
+    A prompt table as prompt_embedding_table [1, rows, hidden], addressed by the ids from the vocabulary's end on.
 
-    The table goes with every request, so its fragment is made once and kept.
+    `table`: the bytes of the prompt's file. They go with every request, so this is made once and kept.
     """
-    return Conditioning(
-        _input("prompt_embedding_table", datatype, 1, rows, hidden) + _input("prompt_vocab_size", "INT32", 1, 1),
-        _raw(table) + _raw(struct.pack("<i", rows)),
-        array("i", range(vocab_size, vocab_size + rows)).tobytes(),
-        rows,
-        extra_id,
-    )
+    names = _input("prompt_embedding_table", prompt.dtype.triton, 1, prompt.rows, prompt.hidden)
+    names += _input("prompt_vocab_size", "INT32", 1, 1)
+    fragment = Fragment(names, _raw(table) + _raw(struct.pack("<i", prompt.rows)))
+    ids = array("i", range(vocab_size, vocab_size + prompt.rows)).tobytes()
+    return VirtualTokens(fragment, ids, prompt.rows, prompt.extra_id)
 
 
-def infer_request(
-    job: Job,
-    engine_id: str,
-    eos_ids: Sequence[int],
-    vocab_size: int,
-    conditioning: Conditioning,
-    lora: tuple[bytes, bytes],
-) -> bytes:
+def infer_request(job: Job, engine_id: str, vocabulary: Vocabulary, virtual: VirtualTokens, lora: Fragment) -> bytes:
     """
     A serialised ModelInferRequest that streams a job's answers.
 
@@ -149,40 +149,29 @@ def infer_request(
     first; prompt_table_extra_ids [1, tokens] uint64, 0 for every token of the caller.
     """
     request, sampling = job.request, job.request.sampling
-    length = conditioning.rows + len(job.prompt_ids)
+    eos_ids, length = vocabulary.eos_ids, virtual.rows + len(job.prompt_ids)
     greedy = sampling.temperature == 0
     end_id = eos_ids[0] if eos_ids else -1
     scalars = _SCALAR_BYTES.pack(
-        *(
-            _INT,
-            length,
-            _INT,
-            job.max_tokens,
-            _INT,
-            end_id,
-            _INT,
-            max(end_id, 0),
-            _INT,
-            1 if greedy else sampling.top_k,
-        ),
+        *(_INT, length, _INT, job.max_tokens, _INT, end_id, _INT, max(end_id, 0)),
+        *(_INT, 1 if greedy else sampling.top_k),
         # An engine given neither top_k nor top_p decodes greedily: "everything" has to be said.
         *(_INT, sampling.top_p, _INT, 1.0 if greedy else sampling.temperature, _BOOL, True),
     )
     names = [_PREFIX, b"\x1a", _varint(len(engine_id)), engine_id.encode(), _input("input_ids", "INT32", 1, length)]
-    contents = [scalars, _raw(conditioning.virtual_ids, array("i", job.prompt_ids).tobytes())]
+    contents = [scalars, _raw(virtual.ids, array("i", job.prompt_ids).tobytes())]
 
     def add(name: str, datatype: str, value: bytes, *shape: int) -> None:
         names.append(_input(name, datatype, *(shape or (1, 1))))
         contents.append(_raw(value))
 
-    if conditioning.rows:
-        names.append(conditioning.inputs)
-        contents.append(conditioning.contents)
-        extra = array("Q", [conditioning.extra_id]) * conditioning.rows + array("Q", [0]) * len(job.prompt_ids)
+    if virtual.rows:
+        names.append(virtual.table.inputs)
+        contents.append(virtual.table.contents)
+        extra = array("Q", [virtual.extra_id]) * virtual.rows + array("Q", [0]) * len(job.prompt_ids)
         add("prompt_table_extra_ids", "UINT64", extra.tobytes(), 1, length)
-    if lora[0]:
-        names.append(lora[0])
-        contents.append(lora[1])
+    names.append(lora.inputs)
+    contents.append(lora.contents)
     for name, value, neutral in (
         ("repetition_penalty", sampling.repetition_penalty, 1.0),
         ("presence_penalty", sampling.presence_penalty, 0.0),
@@ -197,10 +186,10 @@ def infer_request(
         seed = random.getrandbits(63) if sampling.seed is None else sampling.seed & 0xFFFF_FFFF_FFFF_FFFF
         add("seed", "UINT64", struct.pack("<Q", seed))
     if sampling.logit_bias:
-        bias = array("f", bytes(4 * vocab_size))
+        bias = array("f", bytes(4 * vocabulary.size))
         for token, addend in sampling.logit_bias:
             bias[token] = addend
-        add("embedding_bias", "FP32", bias.tobytes(), 1, vocab_size)
+        add("embedding_bias", "FP32", bias.tobytes(), 1, vocabulary.size)
     if len(eos_ids) > 1:
         # The engine knows one end id; the others travel as stop words of one token each.
         others = eos_ids[1:]
@@ -215,12 +204,12 @@ def infer_request(
     return b"".join((*names, outputs, *contents))
 
 
-def priming_request(lora: tuple[bytes, bytes], engine_id: str) -> bytes:
+def priming_request(lora: Fragment, engine_id: str) -> bytes:
     """A serialised request for one token that makes the engine keep an adapter: it has no call for that alone."""
     scalars = _SCALAR_BYTES.pack(*(_INT, 1, _INT, 1, _INT, -1, _INT, 0, _INT, 1), *(_INT, 1.0, _INT, 1.0, _BOOL, True))
     ids = _input("input_ids", "INT32", 1, 1)
-    head = (_PREFIX, b"\x1a", _varint(len(engine_id)), engine_id.encode(), ids, lora[0], _TOKENS_OUT)
-    return b"".join((*head, scalars, _raw(bytes(4)), lora[1]))
+    head = (_PREFIX, b"\x1a", _varint(len(engine_id)), engine_id.encode(), ids, lora.inputs, _TOKENS_OUT)
+    return b"".join((*head, scalars, _raw(bytes(4)), lora.contents))
 
 
 def read_response(response: pb.ModelInferResponse) -> TokenChunk:
@@ -230,7 +219,7 @@ def read_response(response: pb.ModelInferResponse) -> TokenChunk:
     output_ids [1, 1, length] int32 is padded with -1 beyond sequence_length [1, 1]. output_log_probs [1, 1, all so far]
     float32 repeats what earlier responses had: its tail belongs to these ids.
     """
-    index, ids, count, logprobs = 0, array("i"), -1, array("f")
+    sequence, ids, count, logprobs = 0, array("i"), -1, array("f")
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         match output.name:
             case "output_ids":
@@ -238,9 +227,9 @@ def read_response(response: pb.ModelInferResponse) -> TokenChunk:
             case "sequence_length":
                 count = int.from_bytes(raw[:4], "little")
             case "sequence_index":
-                index = int.from_bytes(raw[:4], "little")
+                sequence = int.from_bytes(raw[:4], "little")
             case "output_log_probs":
                 logprobs.frombytes(raw)
     final = response.parameters["triton_final_response"].bool_param if response.parameters else False
     new = ids.tolist() if count < 0 else ids[:count].tolist()
-    return TokenChunk(index, new, logprobs[len(logprobs) - len(new) :].tolist() if new else [], final)
+    return TokenChunk(sequence, new, logprobs[len(logprobs) - len(new) :].tolist() if new else [], final)

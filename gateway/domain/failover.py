@@ -1,5 +1,7 @@
 """
-Who is tried next, given how the last one failed. A plan that does no I/O: it yields what to do and is sent what happened.
+Who is tried next, given how the last one failed.
+
+A plan that does no I/O: it yields what to do and is sent what happened. Does not know the order's reasons (routing.py).
 """
 
 from collections.abc import Generator, Sequence

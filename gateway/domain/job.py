@@ -33,8 +33,8 @@ class Job:
     """
     A request with everything decided but the target.
 
-    `prompt_ids`: the caller's tokens, without the profile's virtual ones. `max_tokens`: for each of the `n` answers, and
-    it fits. `request_id`: what the caller sees as `x-request-id`.
+    `prompt_ids`: the caller's tokens, without the profile's virtual ones. `max_tokens`: for each of the `n` answers,
+    and it fits. `request_id`: what the caller sees as `x-request-id`.
     """
 
     request_id: str
