@@ -37,7 +37,7 @@ _INT, _BOOL = _RAW + b"\x04", _RAW + b"\x01"
 
 
 class TokenChunk(NamedTuple):
-    """New tokens of answer `sequence`. `logprobs` is empty or has one entry for each id. `final`: the request has ended."""
+    """New tokens of answer `sequence`. `logprobs`: none, or one for each id. `final`: the whole request has ended."""
 
     sequence: int
     ids: list[int]

@@ -52,3 +52,6 @@ class Usage:
     prompt_tokens: int
     virtual_tokens: int
     completion_tokens: int
+
+
+NO_USAGE = Usage(0, 0, 0)
