@@ -1,29 +1,19 @@
 """
-What the use cases need from outside, as small protocols. Each belongs to its caller and says what happens when the thing
-behind it is away. Nothing here knows Redis, files, gRPC or HTTP.
+What the use cases need from outside, as small protocols. Each belongs to its caller; nothing here knows Triton, Redis or
+HTTP. What the registry needs is in gateway/registry/ports.py.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from gateway.domain.manifest import EngineManifest
+from gateway.domain.adapter import LoraAdapter
+from gateway.domain.answer import Detokenizer
+from gateway.domain.event import Event
+from gateway.domain.job import Endpoint, Job, Target
 from gateway.domain.profile import ModelName, Profile
+from gateway.domain.record import RequestRecord
+from gateway.domain.request import Message
 from gateway.domain.tenant import Tenant
-from gateway.domain.version import Blob, CatalogEntry, Conversion, Derived, ProfileState, VersionRecord
-
-
-@dataclass(frozen=True, slots=True)
-class ModelListing:
-    """One line of a model list. `id` is what `model` takes; `created` is seconds since 1970; `owned_by` a tenant, or `base`."""
-
-    id: str
-    created: int
-    owned_by: str
-    kind: str
-    base: str
 
 
 class ProfileCatalog(Protocol):
@@ -33,107 +23,84 @@ class ProfileCatalog(Protocol):
     Answers from memory and never waits. While the index behind it cannot be reached, the last good copy answers.
     """
 
-    def resolve(self, tenant: str, name: ModelName | str, bases: Iterable[str]) -> Profile | None:
+    @property
+    def loaded(self) -> bool:
+        """Whether the index has been read once; before that every name is unknown."""
+        ...
+
+    def resolve(self, tenant: Tenant, name: ModelName) -> Profile | None:
         """
         The version that `name` selects, or None: unknown, retired, not granted, or not servable by any engine here.
 
-        `bases`: base models the tenant may call by name; its profiles may stand on any base.
+        The tenant's `bases` say which base models it may call bare; its profiles may stand on any.
         """
         ...
 
-    def visible(self, tenant: str, bases: Iterable[str]) -> Sequence[ModelListing]:
-        """Everything the tenant may name, its own first, then what others granted, then bases."""
+    def visible(self, tenant: Tenant) -> Sequence[Profile]:
+        """Everything the tenant may name, at its live version: its own, what others granted, its bases."""
         ...
 
 
-class CatalogIndex(Protocol):
-    """
-    The shared index that catalogs read. Written by the control process only.
+class TextCodec(Protocol):
+    """Text to token ids and back, for one base."""
 
-    Raises RegistryUnavailable from every method when it cannot be reached.
-    """
-
-    async def check(self) -> bool:
-        """Whether the index is there; False after it was lost."""
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
         ...
 
-    async def publish(self, entry: CatalogEntry) -> None:
-        """Put one profile in place of what was there."""
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation through the base's chat template."""
         ...
 
-    async def withdraw(self, tenant: str, name: str) -> None:
-        """Take one profile out."""
+    def encode_text(self, text: str) -> list[int]:
+        """Text as it stands."""
         ...
 
-    async def replace(self, entries: Sequence[CatalogEntry]) -> None:
-        """Put these in place of everything."""
+    def detokenizer(self) -> Detokenizer:
+        """A fresh one, for one answer."""
         ...
 
 
-class TenantBook(Protocol):
-    """Who the tenants are now."""
+class Backend(Protocol):
+    """Anything that answers."""
 
-    def tenants(self) -> Sequence[Tenant]:
-        """All of them."""
+    def generate(self, job: Job, target: Target) -> AsyncGenerator[list[Event], None]:
+        """
+        The answer, in the batches it arrived in. Closing the generator cancels the engine's work.
+
+        Raises:
+            BackendFailed: it did not answer; nothing has been yielded, or the answer is incomplete.
+        """
+        ...
+
+    def in_flight(self, endpoint: Endpoint) -> int:
+        """Requests of this process that the endpoint is working on."""
+        ...
+
+    def ready(self, endpoint: Endpoint) -> bool:
+        """Whether it said so when last asked."""
+        ...
+
+    def resident(self, endpoint: Endpoint, adapter: LoraAdapter) -> bool:
+        """Whether the endpoint is believed to hold the adapter. A claim, not a fact."""
         ...
 
 
-class AdapterStore(Protocol):
-    """
-    The record of what exists: bytes as handed in, immutable versions, each profile's state, and tensors derived from them.
+class AdapterLoader(Protocol):
+    """Sends an adapter's weights to an endpoint, once for all that want it."""
 
-    Every method blocks on files; call them off the event loop. Whatever writes raises StorageFull when there is no room, and
-    then has changed nothing. A version exists once a saved state names it, and not before.
-    """
+    async def load(self, endpoint: Endpoint, adapter: LoraAdapter, missed: int) -> int:
+        """
+        The number of a sending that is later than `missed`, the last one the engine turned out not to hold.
 
-    def staging(self) -> AbstractContextManager[Path]:
-        """An empty folder on the store's own volume, gone when the block ends."""
+        Raises:
+            BackendFailed: the engine did not take it.
+        """
         ...
 
-    def require_room(self, nbytes: int) -> None:
-        """Raise StorageFull now rather than half-way through."""
-        ...
 
-    def try_lock(self, tenant: str, name: str) -> AbstractContextManager[None] | None:
-        """The right to change one profile, to be held as a block; None while another process has it."""
-        ...
+class Observer(Protocol):
+    """Is told of every request when it has ended."""
 
-    def state(self, tenant: str, name: str) -> ProfileState | None: ...
-
-    def states(self) -> Sequence[ProfileState]:
-        """Every profile's."""
-        ...
-
-    def save_state(self, state: ProfileState) -> None: ...
-
-    def version(self, tenant: str, name: str, number: int) -> VersionRecord: ...
-
-    def save_version(self, tenant: str, name: str, record: VersionRecord) -> None: ...
-
-    def keep_blob(self, file: Path, blob: Blob) -> None:
-        """Move a file into the store under its digest."""
-        ...
-
-    def blob(self, blob: Blob) -> Path: ...
-
-    def intact(self, blob: Blob) -> bool:
-        """Whether the bytes still have the digest they are named by."""
-        ...
-
-    def keep_derived(
-        self, tenant: str, digest: str, engine: EngineManifest, conversion: Conversion, folder: Path
-    ) -> Derived:
-        """Move converted tensors into the store; where the same are there already, those stay."""
-        ...
-
-    def derived(self, tenant: str, digest: str) -> Sequence[Derived]:
-        """What the present converter has made of a version."""
-        ...
-
-    def derived_intact(self, derived: Derived) -> bool:
-        """Whether every file of it still has its recorded digest."""
-        ...
-
-    def drop_derived(self, derived: Derived) -> None:
-        """Forget converted tensors, so that they are made again."""
-        ...
+    def finished(self, record: RequestRecord) -> None: ...
