@@ -23,11 +23,12 @@ from gateway.domain.errors import (
 from gateway.domain.event import Event, Finished, Usage
 from gateway.domain.failover import attempts
 from gateway.domain.job import Endpoint, Job, Target
-from gateway.domain.profile import ModelName, Profile
+from gateway.domain.profile import Profile
 from gateway.domain.record import RequestRecord
-from gateway.domain.request import GenerationRequest
+from gateway.domain.request import Chat, GenerationRequest, Text, TokenIds
 from gateway.domain.routing import EndpointSnapshot, route
-from gateway.ports import Backend, Observer, ProfileCatalog, TextCodec
+from gateway.generation_ports import Backend, Observer, TextCodec
+from gateway.ports import ProfileCatalog
 
 # Tokenising costs about a microsecond for each token; a text this long is worth the trip to a thread.
 _LONG_TEXT_CHARACTERS = 8192
@@ -35,7 +36,7 @@ _LONG_TEXT_CHARACTERS = 8192
 
 @dataclass(frozen=True, slots=True)
 class GenerateLimits:
-    """`concurrent_requests`: in one process. `default_max_tokens`: where the caller names none; None means what fits."""
+    """`concurrent_requests`: in one process. `default_max_tokens`: where none is asked for; None means what fits."""
 
     concurrent_requests: int = 512
     default_max_tokens: int | None = None
@@ -134,8 +135,7 @@ class Generate:
             self._observer.finished(record)
 
     async def _admit(self, request: GenerationRequest, record: RequestRecord) -> Job:
-        name = ModelName.parse(request.model)
-        profile = None if name is None else self._catalog.resolve(request.tenant, name)
+        profile = self._catalog.resolve(request.tenant.name, request.model, request.tenant.bases)
         endpoints = [] if profile is None else [e for e in self._endpoints if e.manifest.base.name == profile.base]
         if profile is None or not endpoints:
             raise ModelNotFound(f"The model `{request.model[:256]}` does not exist or you do not have access to it.")
@@ -153,20 +153,20 @@ class Generate:
     async def _encode(self, request: GenerationRequest, profile: Profile) -> list[int]:
         codec = self._codecs[profile.base]
         match request.prompt:
-            case str(text):
+            case Chat(messages):
+                if sum(len(message.content) for message in messages) > _LONG_TEXT_CHARACTERS:
+                    return await asyncio.to_thread(codec.encode_chat, messages)
+                return codec.encode_chat(messages)
+            case Text(text):
                 if len(text) > _LONG_TEXT_CHARACTERS:
                     return await asyncio.to_thread(codec.encode_text, text)
                 return codec.encode_text(text)
-            case (int(), *_) as ids:
-                return list(ids)  # type: ignore[arg-type]
-        messages = request.prompt
-        if sum(len(message.content) for message in messages) > _LONG_TEXT_CHARACTERS:
-            return await asyncio.to_thread(codec.encode_chat, messages)
-        return codec.encode_chat(messages)
+            case TokenIds(ids):
+                return list(ids)
 
     def _fitting_tokens(self, job: Job, max_input: int, max_total: int) -> int:
         request, prompt = job.request, job.prompt_tokens
-        field = "messages" if isinstance(request.prompt, tuple) and not isinstance(request.prompt[0], int) else "prompt"
+        field = "messages" if isinstance(request.prompt, Chat) else "prompt"
         virtual = f", {job.virtual_tokens} of them the model's own virtual tokens" if job.virtual_tokens else ""
         if prompt > max_input or prompt >= max_total:
             raise ContextLengthExceeded(

@@ -17,6 +17,27 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, for the model's chat template to write out."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to go on with, as it stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A prompt that the caller has tokenised."""
+
+    ids: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """
@@ -41,13 +62,13 @@ class GenerationRequest:
     """
     One call for text.
 
-    `prompt` is a chat, a text, or token ids as the caller counted them. `max_tokens` None means what fits. `stop` holds
-    strings that end the answer and are not part of it. `n` answers are drawn.
+    `max_tokens` None means what fits; `max_tokens_param` is what the caller calls it. `stop` holds strings that end the
+    answer and are not part of it. `n` answers are drawn.
     """
 
     tenant: Tenant
     model: str
-    prompt: tuple[Message, ...] | str | tuple[int, ...]
+    prompt: Chat | Text | TokenIds
     max_tokens: int | None = None
     max_tokens_param: str = "max_tokens"
     n: int = 1
