@@ -23,12 +23,11 @@ from gateway.domain.errors import (
 from gateway.domain.event import Event, Finished, Usage
 from gateway.domain.failover import attempts
 from gateway.domain.job import Endpoint, Job, Target
-from gateway.domain.profile import Profile
+from gateway.domain.profile import ModelName, Profile
 from gateway.domain.record import RequestRecord
 from gateway.domain.request import Chat, GenerationRequest, Text, TokenIds
 from gateway.domain.routing import EndpointSnapshot, route
-from gateway.generation_ports import Backend, Observer, TextCodec
-from gateway.ports import ProfileCatalog
+from gateway.ports import Backend, Observer, ProfileCatalog, TextCodec
 
 # Tokenising costs about a microsecond for each token; a text this long is worth the trip to a thread.
 _LONG_TEXT_CHARACTERS = 8192
@@ -135,7 +134,8 @@ class Generate:
             self._observer.finished(record)
 
     async def _admit(self, request: GenerationRequest, record: RequestRecord) -> Job:
-        profile = self._catalog.resolve(request.tenant.name, request.model, request.tenant.bases)
+        name = ModelName.parse(request.model)
+        profile = None if name is None else self._catalog.resolve(request.tenant, name)
         endpoints = [] if profile is None else [e for e in self._endpoints if e.manifest.base.name == profile.base]
         if profile is None or not endpoints:
             raise ModelNotFound(f"The model `{request.model[:256]}` does not exist or you do not have access to it.")

@@ -36,7 +36,7 @@ from gateway.domain.errors import (
 )
 from gateway.domain.event import Event
 from gateway.domain.job import Endpoint, Job, Target
-from gateway.generation_ports import AdapterLoader, TextCodec
+from gateway.ports import AdapterLoader, TextCodec
 
 _HEALTH_PERIOD_S = 2.0
 
