@@ -1,0 +1,101 @@
+"""
+What the kernel says about processes: who descends from whom, who still lives, what memory they hold.
+
+Also decides how a child is tied to its parent's life. Does not know what any process is for.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+# Source: linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def tie_to_parent() -> Callable[[], None]:
+    """
+    What a child runs before its program: it is sent SIGTERM when its parent ends, in whatever way.
+
+    SIGTERM and not SIGKILL, so that Triton gives its shared memory back.
+    """
+    parent = os.getpid()
+
+    def tie() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the line above
+            os._exit(1)
+
+    return tie
+
+
+def adopt_orphans() -> None:
+    """From now on a descendant whose parent ends becomes a child of this process and cannot be lost from sight."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+class _Stat(NamedTuple):
+    state: str
+    parent: int
+    group: int
+
+
+def _stat(process: Path) -> _Stat | None:
+    """The fields of one process that has not ended. Source: proc_pid_stat(5); the name in parentheses may hold any."""
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return _Stat(fields[0], int(fields[1]), int(fields[2])) if fields[0] not in ("Z", "X") else None
+
+
+def _running() -> dict[int, _Stat]:
+    found = ((int(entry.name), _stat(entry)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {pid: stat for pid, stat in found if stat is not None}
+
+
+def descendants(root: int) -> list[int]:
+    """Pids of all that descend from `root`, without itself, parents before children."""
+    children: dict[int, list[int]] = {}
+    for pid, stat in _running().items():
+        children.setdefault(stat.parent, []).append(pid)
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def group_lives(groups: Iterable[int]) -> bool:
+    """Whether any of these process groups has a member that runs."""
+    wanted = set(groups)
+    return any(stat.group in wanted for stat in _running().values())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs; an ended one that nobody waited for does not."""
+    return _stat(Path(f"/proc/{pid}")) is not None
+
+
+def signal_groups(groups: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to every member of the groups; those that have none are passed over."""
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def resident_bytes(pids: Iterable[int]) -> int:
+    """What the processes hold in memory together; a page that several share counts once (PSS)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
