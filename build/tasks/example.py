@@ -13,10 +13,16 @@ from enum import Enum
 
 
 class Side(Enum):
-    """Which side of the split a generator is asked for."""
+    """
+    Which side of the split a generator is asked for.
+
+    NEW_PHRASINGS: sentences that training never had, around words that it never had. Only the generators with word
+    lists for it have that side; those that split by digest do not.
+    """
 
     TRAINING = "training"
     HELD_OUT = "held-out"
+    NEW_PHRASINGS = "new-phrasings"
 
 
 @dataclass(frozen=True, slots=True)

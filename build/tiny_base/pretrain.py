@@ -26,7 +26,7 @@ class PretrainingPlan:
     """Steps, batch sizes and rates; the defaults are the recipe that was measured."""
 
     copy_steps: int = 700
-    task_steps: int = 900
+    task_steps: int = 1000
     copy_batch: int = 64
     task_batch: int = 40
     learning_rate: float = 1e-3
@@ -127,4 +127,6 @@ def write_base(model: LlamaForCausalLM, tokenizer: Tokenizer, directory: Path) -
         do_sample=False,
     )
     model.save_pretrained(directory)
+    # safetensors makes files that only their owner can read.
+    (directory / "model.safetensors").chmod(0o644)
     write_tokenizer(tokenizer, directory)

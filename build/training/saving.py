@@ -29,9 +29,12 @@ def save_adapter(model: PeftModel, directory: Path, *, base_name: str, dtype: to
         tensors = {key: value.to(dtype).contiguous() for key, value in load_file(work / WEIGHTS).items()}
         save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
         _name_the_base(work / CONFIG, base_name)
-        for left in work.iterdir():
-            if left.name not in (WEIGHTS, CONFIG):
-                left.unlink()
+        for path in work.iterdir():
+            if path.name not in (WEIGHTS, CONFIG):
+                path.unlink()
+            else:
+                # safetensors makes files that only their owner can read.
+                path.chmod(0o644)
         if directory.exists():
             shutil.rmtree(directory)
         work.rename(directory)
