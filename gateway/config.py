@@ -162,14 +162,12 @@ def _lookup(name: str, environment: Mapping[str, str]) -> str:
 
 
 def _check_names(config: Config, path: Path) -> None:
+    keys = [key for tenant in config.tenants for key in tenant.keys] + list(config.admin_keys)
     for what, names in (
         ("base", [base.name for base in config.bases]),
         ("endpoint", [endpoint.name for endpoint in config.endpoints]),
         ("tenant", [tenant.name for tenant in config.tenants]),
-        (
-            "key id",
-            [key.id for tenant in config.tenants for key in tenant.keys] + [key.id for key in config.admin_keys],
-        ),
+        ("key id", [key.id for key in keys]),
     ):
         for name in names:
             if names.count(name) > 1:

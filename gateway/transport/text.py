@@ -1,0 +1,185 @@
+"""
+The routes that generate text: POST /v1/chat/completions and POST /v1/completions.
+
+Plain ASGI endpoints: one pass from bytes to a request, nothing wraps `send`, and what arrives together leaves in one
+write. Decides when headers leave: with the first content, or with the first heartbeat of a long wait.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.domain.errors import TailorError
+from gateway.domain.event import Event
+from gateway.domain.record import RequestRecord
+from gateway.domain.request import GenerationRequest
+from gateway.domain.tenant import Tenant
+from gateway.generate import Generate, Generation
+from gateway.transport.asgi import CallerLeft, left_notice, read_body, request_id, send_problem, send_whole
+from gateway.transport.auth import KeyRing
+from gateway.transport.problems import INTERNAL, problem, problem_body
+from gateway.transport.schemas import read_chat, read_completion
+from gateway.transport.sse import (
+    DONE,
+    HEARTBEAT,
+    STREAM_HEADERS,
+    Identity,
+    Operation,
+    Renderer,
+    renderer,
+    route_label,
+    usage_object,
+)
+
+_log = logging.getLogger(__name__)
+_PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    body_bytes: int
+    body_s: float
+    heartbeat_s: float
+
+
+class TextEndpoint:
+    """One operation as an ASGI application."""
+
+    def __init__(self, operation: Operation, generate: Generate, keys: KeyRing[Tenant], limits: TextLimits) -> None:
+        self._operation = operation
+        self._generate = generate
+        self._keys = keys
+        self._limits = limits
+        self._read = read_chat if operation == "chat" else read_completion
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        identifier = request_id(scope)
+        try:
+            tenant = self._keys.holder(scope["headers"])
+            body = await read_body(scope, receive, self._limits.body_bytes, self._limits.body_s)
+            parsed = self._read(body)
+            answer = _Answer(self._operation, identifier, parsed.include_usage(), parsed.request(tenant), send)
+            record = RequestRecord(
+                request_id=identifier, tenant=tenant.name, operation=self._operation, stream=bool(parsed.stream)
+            )
+            async with left_notice(receive):
+                generation = self._generate(answer.request, record)
+                if parsed.stream:
+                    await answer.stream(generation, self._limits.heartbeat_s)
+                else:
+                    await answer.whole(generation)
+        except CallerLeft:
+            return
+        except TailorError as error:
+            _log.info("request %s: %s: %s", identifier, type(error).__name__, error.message)
+            await send_problem(send, problem(error), identifier)
+        except Exception:
+            _log.exception("request %s failed", identifier)
+            await send_problem(send, INTERNAL, identifier)
+
+
+class _Answer:
+    """One request on its way back to the caller."""
+
+    def __init__(
+        self, operation: Operation, identifier: str, include_usage: bool, request: GenerationRequest, send: Send
+    ) -> None:
+        self.request = request
+        self._operation: Operation = operation
+        self._identifier = identifier
+        self._include_usage = include_usage
+        self._send = send
+
+    async def whole(self, opening: AbstractAsyncContextManager[Generation]) -> None:
+        events: list[Event] = []
+        async with opening as generation:
+            async for batch in generation:
+                events += batch
+            route = route_label(generation.job, generation.target)
+            usage = usage_object(generation.usage, route)
+            body = self._renderer(generation).whole(events, self.request.n, usage)
+        headers = [(b"content-type", b"application/json"), *self._headers(route)]
+        await send_whole(self._send, 200, headers, body)
+
+    async def stream(self, opening: AbstractAsyncContextManager[Generation], heartbeat_s: float) -> None:
+        entering = asyncio.ensure_future(opening.__aenter__())
+        try:
+            waited = await self._beat_until(entering, heartbeat_s)
+        except BaseException:
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+            if not entering.cancelled() and entering.exception() is None:
+                await opening.__aexit__(None, None, None)
+            raise
+        try:
+            generation = entering.result()
+        except TailorError as error:
+            if not waited:
+                raise
+            # The status has left with the heartbeat: all that remains is to say it in the stream.
+            return await self._break_off(error)
+        failure: BaseException | None = None
+        try:
+            await self._relay(generation, waited)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            await opening.__aexit__(type(failure) if failure else None, failure, None)
+
+    async def _beat_until(self, entering: "asyncio.Future[Generation]", heartbeat_s: float) -> bool:
+        """Wait for the first content; returns whether headers have left meanwhile."""
+        waited = False
+        while not (await asyncio.wait((entering,), timeout=heartbeat_s))[0]:
+            if not waited:
+                await self._start([])
+                waited = True
+            await self._write(HEARTBEAT)
+        return waited
+
+    async def _relay(self, generation: Generation, started: bool) -> None:
+        render = self._renderer(generation)
+        route = route_label(generation.job, generation.target)
+        if not started:
+            await self._start([(b"x-tailor-route", route.encode())])
+        opening = render.first(self.request.n)
+        try:
+            async for events in generation:
+                await self._write(opening + render.events(events))
+                opening = b""
+        except Exception as error:
+            _log.warning("request %s broke off", self._identifier, exc_info=error)
+            return await self._break_off(error)
+        last = render.usage(usage_object(generation.usage, route)) if self._include_usage else b""
+        await self._write(last + DONE, more=False)
+
+    async def _break_off(self, error: Exception) -> None:
+        # A typed error and no [DONE]: clients take a silent end for success.
+        told = problem(error) if isinstance(error, TailorError) else INTERNAL
+        await self._write(b"data: " + problem_body(told, self._identifier) + b"\n\n", more=False)
+
+    def _renderer(self, generation: Generation) -> Renderer:
+        identity = Identity(
+            id=_PREFIX[self._operation] + self._identifier.removeprefix("req_"),
+            created=int(time.time()),
+            model=self.request.model,
+            system_fingerprint="fp_" + generation.job.profile.digest.removeprefix("sha256:")[:12],
+        )
+        return renderer(self._operation, identity, logprobs=self.request.logprobs, include_usage=self._include_usage)
+
+    def _headers(self, route: str) -> list[tuple[bytes, bytes]]:
+        return [(b"x-request-id", self._identifier.encode()), (b"x-tailor-route", route.encode())]
+
+    def _start(self, headers: list[tuple[bytes, bytes]]) -> Awaitable[None]:
+        identity = (b"x-request-id", self._identifier.encode())
+        return self._send(
+            {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, identity, *headers]}
+        )
+
+    def _write(self, data: bytes, *, more: bool = True) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": data, "more_body": more})
