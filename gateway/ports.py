@@ -1,6 +1,7 @@
 """
-What the use cases need from outside, as small protocols. Each belongs to its caller; nothing here knows Triton, Redis or
-HTTP. What the registry needs is in gateway/registry/ports.py.
+What the use cases need from outside, as small protocols. Each belongs to its caller.
+
+Nothing here knows Triton, Redis or HTTP. What the registry needs is in gateway/registry/ports.py.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -97,6 +98,41 @@ class AdapterLoader(Protocol):
         Raises:
             BackendFailed: the engine did not take it.
         """
+        ...
+
+
+class AdapterPrimer(Protocol):
+    """Sends an adapter's weights to an engine, which has no other way to be told of them than a request."""
+
+    async def prime(self, endpoint: Endpoint, adapter: LoraAdapter) -> None:
+        """
+        Raises:
+            BackendFailed: the engine did not take it.
+        """
+        ...
+
+
+class SendingBook(Protocol):
+    """
+    Which sending of an adapter each endpoint got last, shared by all gateways; numbers only ever grow.
+
+    Where what is behind it is away, each process goes by its own book: engines ignore a second copy.
+    """
+
+    async def last(self, endpoint: str, task_id: int) -> int:
+        """The number of the last sending, 0 where there was none."""
+        ...
+
+    async def claim(self, endpoint: str, task_id: int, hold_s: float) -> bool:
+        """Take the right to send, which lapses after `hold_s`; False while another has it."""
+        ...
+
+    async def sent(self, endpoint: str, task_id: int, after: int) -> int:
+        """Record a sending under a number greater than `after`, which is returned; gives the right back."""
+        ...
+
+    async def give_up(self, endpoint: str, task_id: int) -> None:
+        """Give the right back without a sending."""
         ...
 
 

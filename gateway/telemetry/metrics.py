@@ -1,8 +1,8 @@
 """
 Every metric, its unit and its label values, in one place.
 
-Counted in files that all processes of a gateway share, so that any of them can tell the sum and a process that ends takes
-nothing along. Labels come from closed sets: tenants of the configuration, never names that a caller made up.
+Counted in files that all processes of a gateway share, so that any of them can tell the sum and a process that ends
+takes nothing along. Labels come from closed sets: tenants of the configuration, never names that a caller made up.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -52,5 +52,5 @@ def count_load(endpoint: str, outcome: str) -> None:
 def exposition() -> bytes:
     """All processes' metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)

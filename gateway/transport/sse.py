@@ -206,9 +206,8 @@ def _chat_logprobs(entries: Sequence[TokenLogprob]) -> dict[str, object]:
 
 
 def _gathered(events: Sequence[Event], index: int) -> tuple[str, list[TokenLogprob], str | None]:
-    deltas = [event for event in events if isinstance(event, Delta) and event.index == index]
-    reason = next(
-        (event.reason.value for event in events if isinstance(event, Finished) and event.index == index), None
-    )
+    own = [event for event in events if event.index == index]
+    deltas = [event for event in own if isinstance(event, Delta)]
+    reason = next((event.reason.value for event in own if isinstance(event, Finished)), None)
     entries = [entry for delta in deltas for entry in delta.logprobs]
     return "".join(delta.text for delta in deltas), entries, reason

@@ -1,0 +1,68 @@
+"""
+The use case: get an adapter into an engine, once, however many ask.
+
+Decides that one sending serves everybody who waits for it, in this process and over all gateways. Does not know how
+weights travel, nor who asks.
+"""
+
+import asyncio
+
+from gateway.domain.adapter import LoraAdapter
+from gateway.domain.errors import DeadlineExceeded
+from gateway.domain.job import Endpoint
+from gateway.ports import AdapterPrimer, SendingBook
+
+_POLL_S = 0.03
+
+
+class Loading:
+    """An AdapterLoader. `at_once` bounds the sendings under way, and with them the weights in memory."""
+
+    def __init__(
+        self, primer: AdapterPrimer, book: SendingBook, *, at_once: int = 2, patience_s: float = 120.0
+    ) -> None:
+        self._primer = primer
+        self._book = book
+        self._at_once = asyncio.Semaphore(at_once)
+        self._patience_s = patience_s
+        self._under_way: dict[tuple[str, int], asyncio.Task[int]] = {}
+
+    async def load(self, endpoint: Endpoint, adapter: LoraAdapter, missed: int) -> int:
+        key = endpoint.name, adapter.task_id
+        while True:
+            task = self._under_way.get(key)
+            if task is None:
+                task = asyncio.create_task(self._load(endpoint, adapter, missed))
+                self._under_way[key] = task
+                task.add_done_callback(lambda done: self._over(key, done))
+            # Shielded: whoever leaves must not take away what others wait for.
+            sending = await asyncio.shield(task)
+            if sending > missed:
+                return sending
+
+    def _over(self, key: tuple[str, int], done: asyncio.Task[int]) -> None:
+        self._under_way.pop(key)
+        if not done.cancelled():
+            done.exception()  # seen, even where everybody who waited has left
+
+    async def _load(self, endpoint: Endpoint, adapter: LoraAdapter, missed: int) -> int:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while True:
+                    last = await self._book.last(endpoint.name, adapter.task_id)
+                    if last > missed:
+                        return last
+                    if await self._book.claim(endpoint.name, adapter.task_id, self._patience_s):
+                        return await self._send(endpoint, adapter, max(last, missed))
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise DeadlineExceeded("the engine did not take the adapter's weights in time") from None
+
+    async def _send(self, endpoint: Endpoint, adapter: LoraAdapter, after: int) -> int:
+        try:
+            async with self._at_once:
+                await self._primer.prime(endpoint, adapter)
+            return await self._book.sent(endpoint.name, adapter.task_id, after)
+        except BaseException:
+            await self._book.give_up(endpoint.name, adapter.task_id)
+            raise
