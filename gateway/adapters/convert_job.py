@@ -6,7 +6,6 @@ in is looked at, so that a file made to exhaust or break a reader ends this proc
 the network and other files of the same user (that takes a container or another user).
 """
 
-import errno
 import resource
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ import msgspec
 
 from gateway.adapters.convert import AdapterFiles, convert
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
+from gateway.adapters.room import is_full
 from gateway.domain.manifest import EngineManifest
 from gateway.domain.version import Conversion
 
 OUTCOME = "outcome.json"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +90,7 @@ def perform(job: Job) -> Outcome:
             )
         )
     except OSError as error:
-        if error.errno in FULL:
+        if is_full(error):
             return Outcome(storage_full=True)
         raise
     return Outcome(conversion=made)
