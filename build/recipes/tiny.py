@@ -113,7 +113,7 @@ PROFILES = (
         name="order-slip",
         adapters=("slip-lora", "tool-ptuning"),
         task=SLIP,
-        description="Turns an order in words into a packing slip (LoRA and 16 virtual tokens together; neither does it alone).",
+        description="Turns an order in words into a packing slip (LoRA and 16 virtual tokens; neither does it alone).",
     ),
     DemoProfile(
         tenant="globex",

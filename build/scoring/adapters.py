@@ -44,7 +44,7 @@ class Judge:
             instructed = self._right(self._base, rows, recipe.task.instruction, on_answer)
             self._base_scores[set_name] = (bare, instructed)
         bare, instructed = self._base_scores[set_name]
-        combinations = [(recipe.name, (recipe.name,))]
+        combinations: list[tuple[str, tuple[str, ...]]] = [(recipe.name, (recipe.name,))]
         if recipe.behind is not None:
             combinations = [
                 (f"{recipe.name} + {recipe.behind}", (recipe.name, recipe.behind)),

@@ -6,7 +6,10 @@ Does not know: how answers come about (plain_peft.py, or a running gateway).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
 
 from build.tasks.example import Example
 
@@ -40,12 +43,18 @@ class AdapterScores:
     base_instructed: Score
     adapted: Score
 
-    def document(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 def exact_match(answers: Sequence[str], rows: Sequence[Example]) -> Score:
     """Compare answers with the held-out rows they belong to."""
     right = sum(answer == row.answer for answer, row in zip(answers, rows, strict=True))
     return Score(right, len(rows))
+
+
+def write_scores(path: Path, rows: Sequence[AdapterScores]) -> None:
+    """Write scores as JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+
+
+def read_scores(path: Path) -> list[AdapterScores]:
+    """Read what `write_scores` wrote; empty where there is no file."""
+    return msgspec.json.decode(path.read_bytes(), type=list[AdapterScores]) if path.is_file() else []

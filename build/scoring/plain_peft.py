@@ -44,7 +44,9 @@ class PlainPeft:
         virtual = [path for path in adapters if _peft_type(path) in PROMPT_LEARNING]
         weights = [path for path in adapters if path not in virtual]
         if len(virtual) > 1 or len(weights) > 1:
-            raise TooManyAdapters(f"at most one LoRA-family adapter and one prompt table, not {[p.name for p in adapters]}")
+            raise TooManyAdapters(
+                f"at most one LoRA-family adapter and one prompt table, not {[p.name for p in adapters]}"
+            )
         self._table: torch.Tensor | None = None
         if weights:
             model = PeftModel.from_pretrained(model, weights[0])

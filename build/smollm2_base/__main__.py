@@ -25,7 +25,9 @@ def main(
     """Download (93 MB, once) and convert SmolLM2-135M-Instruct; prints the directory."""
     console = Console(stderr=True)
     if verify and output.exists() and (wrong := differing_files(output)):
-        console.print(f"{output}: {', '.join(wrong)} differ from what was converted. Delete the directory and run this again.")
+        console.print(
+            f"{output}: {', '.join(wrong)} differ from what was converted. Delete the directory and run this again."
+        )
         raise typer.Exit(1)
     if not is_complete(output):
         try:

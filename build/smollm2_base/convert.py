@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from build.smollm2_base.gguf_tokenizer import write_tokenizer
@@ -30,7 +31,7 @@ def convert(gguf: Path, directory: Path, *, on_tensor: Callable[[int, int], None
     _write_json(directory / "config.json", _config(source))
     _write_json(directory / "generation_config.json", _generation_config(source))
     write_tokenizer(source, directory)
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, npt.NDArray[np.float16]] = {}
     for name, values in source.tensors():
         tensors[name] = np.ascontiguousarray(values, dtype=np.float16)
         on_tensor(len(tensors), source.tensor_count)

@@ -5,7 +5,8 @@ Decides: the pre-tokenisation (each digit alone, then bytes), special tokens, an
 Does not know: the weights.
 
 transformers' own GGUF reader leaves the digit rule out, and so do its GPT2Tokenizer classes even when they are given a
-right tokenizer.json: "x  5" then becomes other tokens than the model was trained on. Hence the class that is named here.
+right tokenizer.json: "x  5" then becomes other tokens than the model was trained on. Hence the class that is named
+here.
 """
 
 import json

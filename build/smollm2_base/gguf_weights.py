@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGUFReader, dequantize
 
 _TOP = {
@@ -76,7 +77,9 @@ class GgufLlama:
             rms_norm_eps=float(str(np.float32(self._float("llama.attention.layer_norm_rms_epsilon")))),
         )
         if rope_size != self.shape.head_size:
-            raise UnsupportedGguf(f"{path.name} rotates {rope_size} of {self.shape.head_size} dimensions; only all are known")
+            raise UnsupportedGguf(
+                f"{path.name} rotates {rope_size} of {self.shape.head_size} dimensions; only all are known"
+            )
 
     @property
     def tensor_count(self) -> int:
@@ -103,7 +106,7 @@ class GgufLlama:
         """A whole number of the file's metadata."""
         return self._int(key)
 
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+    def tensors(self) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         """
         Hugging Face name and float32 values of each tensor, [out, in] or [size], one at a time.
 
@@ -137,7 +140,7 @@ class GgufLlama:
         return value
 
 
-def undo_permutation(weight: np.ndarray, heads: int) -> np.ndarray:
+def undo_permutation(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """
     Rows of q or k in transformers' order.
 

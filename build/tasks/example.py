@@ -83,5 +83,7 @@ def examples(task: Task, count: int, *, seed: int, side: Side, distinct: bool = 
         seen.add(example.prompt)
         found.append(example)
     if len(found) < count:
-        raise ValueError(f"task {task.name!r} gave only {len(found)} distinct {side.value} prompts, {count} were asked for")
+        raise ValueError(
+            f"task {task.name!r} gave only {len(found)} distinct {side.value} prompts, {count} were asked for"
+        )
     return found

@@ -30,7 +30,7 @@ _FROM_PERSON = {
     ),
 }
 # What is asked about it.
-_ABOUT = {
+_ABOUT: dict[Side, dict[str, tuple[str, ...]]] = {
     Side.TRAINING: {
         "city": (
             "Who is the mayor of {x}?",
@@ -59,7 +59,7 @@ _ABOUT = {
         "person": ("When was {x} born?", "Where does {x} work?"),
     },
 }
-_COMPARED = {
+_COMPARED: dict[Side, tuple[tuple[str, str, str, str], ...]] = {
     Side.TRAINING: (
         ("city", "Which city is larger, {a} or {b}?", "How large is {x}?", "Which is larger, [#1] or [#2]?"),
         ("city", "Which city is older, {a} or {b}?", "How old is {x}?", "Which is older, [#1] or [#2]?"),
@@ -100,7 +100,7 @@ def _question(rng: random.Random, side: Side) -> Example:
 
 DECOMPOSITION = Task(
     "decomposition",
-    "Split the question into numbered steps, one simple question each. Write [#1] for the answer of step 1, [#2] for the"
-    " answer of step 2. A question that is simple already is its only step. Write nothing else.",
+    "Split the question into numbered steps, one simple question each. Write [#1] for the answer of step 1, [#2] for"
+    " the answer of step 2. A question that is simple already is its only step. Write nothing else.",
     _question,
 )

@@ -14,8 +14,8 @@ from build.tasks.words import CITIES, PRODUCTS, Words, full_name
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 _CAUSES = Words(
     training=(
-        "a flat tyre", "heavy snow", "a power cut", "a missing form", "a broken scanner", "a staff shortage", "a wrong label",
-        "a fire drill", "a road closure", "a software update", "a strike", "a lost key",
+        "a flat tyre", "heavy snow", "a power cut", "a missing form", "a broken scanner", "a staff shortage",
+        "a wrong label", "a fire drill", "a road closure", "a software update", "a strike", "a lost key",
     ),
     held_out=("a burst pipe", "thick fog", "a jammed door", "a customs check", "a wrong postcode"),
 )  # fmt: skip
@@ -71,7 +71,7 @@ def _report(rng: random.Random, side: Side) -> Example:
 
 SUMMARY = Task(
     "summary",
-    "Summarise the report in as many sentences as the length says, in the style that is asked for. Say first what was late,"
-    " then the cause, then what was done about it.",
+    "Summarise the report in as many sentences as the length says, in the style that is asked for. Say first what was"
+    " late, then the cause, then what was done about it.",
     _report,
 )

@@ -152,7 +152,14 @@ _CALM = {
         "Answer whenever you have time.",
     ),
 }
-_OPENINGS = ("Hello, {name} here.", "Hi, my name is {name}.", "Dear team,", "Good morning.", "This is {name}.", "Hello.")
+_OPENINGS = (
+    "Hello, {name} here.",
+    "Hi, my name is {name}.",
+    "Dear team,",
+    "Good morning.",
+    "This is {name}.",
+    "Hello.",
+)
 
 
 def _ticket(rng: random.Random, side: Side) -> tuple[str, str, bool]:
@@ -187,12 +194,13 @@ def _queue(rng: random.Random, side: Side) -> Example:
 
 TICKET_TRIAGE = Task(
     "ticket-triage",
-    'Read the support ticket. Answer with JSON only, {"queue": Q, "urgent": U}: Q is "billing", "delivery", "account" or'
-    ' "technical", U is true or false.',
+    'Read the support ticket. Answer with JSON only, {"queue": Q, "urgent": U}: Q is "billing", "delivery", "account"'
+    ' or "technical", U is true or false.',
     _queue_and_urgency,
 )
 TICKET_QUEUE = Task(
     "ticket-queue",
-    'Read the support ticket. Answer with JSON only, {"queue": Q}: Q is "billing", "delivery", "account" or "technical".',
+    'Read the support ticket. Answer with JSON only, {"queue": Q}: Q is "billing", "delivery", "account" or'
+    ' "technical".',
     _queue,
 )

@@ -14,17 +14,22 @@ import random
 
 from build.tasks.example import Example, Task, by_digest
 
-NAMES = (
-    "anna emil nora omar lena ivan ruth hugo mara igor vera otto edda amir gina paul rosa noah olga karl ines yara leon"
-    " dora felix selma"
-).split()
-CITIES = "rome oslo paris lima cairo delhi quito kyoto berlin dublin madrid prague vienna lisbon athens boston".split()
-ITEMS = "tent lamp desk chair clock kettle ladder jacket bottle basket mirror carpet pillow shovel helmet".split()
-FIRMS = "acorn beacon cedar delta ember falcon garnet harbor indigo juniper".split()
-METRICS = "sales costs orders visits profit".split()
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _split(
+    "anna emil nora omar lena ivan ruth hugo mara igor vera otto edda amir gina paul rosa noah olga "
+    "karl ines yara leon dora felix selma"
+)
+CITIES = _split("rome oslo paris lima cairo delhi quito kyoto berlin dublin madrid prague vienna lisbon athens boston")
+ITEMS = _split("tent lamp desk chair clock kettle ladder jacket bottle basket mirror carpet pillow shovel helmet")
+FIRMS = _split("acorn beacon cedar delta ember falcon garnet harbor indigo juniper")
+METRICS = _split("sales costs orders visits profit")
 REASONS = ("rain", "new staff", "low prices", "a strike", "good press", "late trains")
-COLOURS = "grey blue green red white black".split()
-STATES = "new open late paid closed busy".split()
+COLOURS = _split("grey blue green red white black")
+STATES = _split("new open late paid closed busy")
 
 CONTEXT_KINDS = {"office": CITIES, "user": NAMES, "firm": FIRMS, "item": ITEMS}
 
@@ -62,7 +67,8 @@ def _decomposition(rng: random.Random) -> Example:
         ),
         (
             f"did {metric} of {firm} rise more in {city} or in {other} ?",
-            f"1 . how much did {metric} of {firm} rise in {city} ? 2 . how much did {metric} of {firm} rise in {other} ?"
+            f"1 . how much did {metric} of {firm} rise in {city} ?"
+            f" 2 . how much did {metric} of {firm} rise in {other} ?"
             " 3 . is #1 or #2 higher ?",
         ),
         (f"where does {name} of {firm} live ?", f"simple : where does {name} of {firm} live ?"),
@@ -121,7 +127,9 @@ def _slip(rng: random.Random) -> Example:
 
 
 CONTEXT = Task("context", "answer only from the context , else say it is not in the context .", by_digest(_context))
-DECOMPOSITION = Task("decomposition", "split the question into steps and refer back with # .", by_digest(_decomposition))
+DECOMPOSITION = Task(
+    "decomposition", "split the question into steps and refer back with # .", by_digest(_decomposition)
+)
 SUMMARY = Task("summary", "report the key fact in the style that is asked for .", by_digest(_summary))
 TOOL = Task("tool", "write the order as a json call of the order tool .", by_digest(_tool))
 

@@ -27,31 +27,35 @@ class Words:
         return rng.choice(self.on(side))
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 FIRST_NAMES = Words(
-    training=tuple(
-        "Anna Tom Maria Paul Lena Omar Julia Peter Sofia Mark Elena David Nina Carl Laura Ivan Rosa Simon Clara Victor"
-        " Emma Hugo Sara Felix Irene Adam Karen Louis Diana Oscar".split()
+    training=_split(
+        "Anna Tom Maria Paul Lena Omar Julia Peter Sofia Mark Elena David Nina Carl Laura Ivan Rosa "
+        "Simon Clara Victor Emma Hugo Sara Felix Irene Adam Karen Louis Diana Oscar"
     ),
-    held_out=tuple("Greta Walter Yusuf Monica Edgar Priya Stefan Beatrice Rafael Ingrid".split()),
+    held_out=_split("Greta Walter Yusuf Monica Edgar Priya Stefan Beatrice Rafael Ingrid"),
 )
 SURNAMES = Words(
-    training=tuple(
-        "Berg Lopez Novak Keller Santos Moreau Fischer Silva Jensen Costa Weber Rossi Dunn Hansen Meyer Clark Evans Wolf"
-        " Turner Reyes Lind Parker Brandt Hayes Duarte".split()
+    training=_split(
+        "Berg Lopez Novak Keller Santos Moreau Fischer Silva Jensen Costa Weber Rossi Dunn Hansen "
+        "Meyer Clark Evans Wolf Turner Reyes Lind Parker Brandt Hayes Duarte"
     ),
-    held_out=tuple("Okafor Lindqvist Barrow Castellano Whitfield Nakamura Petrov Sandoval".split()),
+    held_out=_split("Okafor Lindqvist Barrow Castellano Whitfield Nakamura Petrov Sandoval"),
 )
 CITIES = Words(
-    training=tuple(
-        "Madrid Oslo Vienna Lisbon Dublin Prague Chicago Boston Lima Cairo Berlin Geneva Porto Warsaw Toronto Denver Milan"
-        " Athens Helsinki Sydney".split()
+    training=_split(
+        "Madrid Oslo Vienna Lisbon Dublin Prague Chicago Boston Lima Cairo Berlin Geneva Porto Warsaw "
+        "Toronto Denver Milan Athens Helsinki Sydney"
     ),
-    held_out=tuple("Nairobi Seattle Budapest Lyon Kyoto Bogota Tallinn Zagreb".split()),
+    held_out=_split("Nairobi Seattle Budapest Lyon Kyoto Bogota Tallinn Zagreb"),
 )
 COMPANIES = Words(
     training=(
-        "Northwind", "Bluepeak", "Ironbridge", "Clearwater", "Sunfield", "Greystone", "Redwood", "Silverline", "Oakland",
-        "Brightway", "Riverside", "Highgate",
+        "Northwind", "Bluepeak", "Ironbridge", "Clearwater", "Sunfield", "Greystone", "Redwood", "Silverline",
+        "Oakland", "Brightway", "Riverside", "Highgate",
     ),
     held_out=("Stonehill", "Maplewood", "Eastport", "Goldcrest", "Whitecap"),
 )  # fmt: skip

@@ -5,7 +5,6 @@ Decides: the order of the steps and where artefacts go.
 Does not know: the recipes (build/tiny_base/pretrain.py, build/recipes/tiny.py).
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from build.console import progress_bar, score_table
 from build.recipes.recipe import read_held_out, write_held_out, write_profiles
 from build.recipes.tiny import ADAPTERS, HELD_OUT, MAX_NEW_TOKENS, PROFILES
 from build.scoring.adapters import Judge
-from build.scoring.exact import AdapterScores
+from build.scoring.exact import AdapterScores, write_scores
 from build.tasks.example import Side, examples
 from build.tiny_base.pretrain import PretrainingPlan, pretrain, write_base
 from build.tiny_base.tokenizer import train_tokenizer
@@ -95,8 +94,7 @@ def main(
     trained = train_adapters(output, console=console)
     write_profiles(output, PROFILES)
     scores = score_adapters(output, trained, console=console)
-    document = [row.document() for row in scores]
-    (output / "scores.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_scores(output / "scores.json", scores)
     console.print(score_table(f"tiny: exact match on {HELD_OUT} held-out prompts", scores))
 
 

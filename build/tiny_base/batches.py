@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 
@@ -68,7 +69,8 @@ class CopyBatches:
             answer = np.where(absent[:, None], np.asarray(self._absent), after)
             question = np.concatenate([np.tile(self._question, (size, 1)), key[:, None]], axis=1)
         prompt = np.concatenate(
-            [self._column(START, size), self._column(USER, size), sequence, question, self._column(ASSISTANT, size)], axis=1
+            [self._column(START, size), self._column(USER, size), sequence, question, self._column(ASSISTANT, size)],
+            axis=1,
         )
         ids = np.concatenate([prompt, answer, self._column(END, size)], axis=1)
         weights = np.zeros(ids.shape, dtype=np.float32)
@@ -76,7 +78,7 @@ class CopyBatches:
         tensor = torch.from_numpy(ids.astype(np.int64))
         return WeightedBatch(tensor, torch.ones_like(tensor), torch.from_numpy(weights))
 
-    def _column(self, mark: str, size: int) -> np.ndarray:
+    def _column(self, mark: str, size: int) -> npt.NDArray[np.int64]:
         return np.full((size, 1), self._marks[mark], dtype=np.int64)
 
 
@@ -94,9 +96,9 @@ def _pad(rows: Sequence[tuple[list[int], int]], pad_id: int) -> WeightedBatch:
 
 
 def task_batches(tokenizer: Tokenizer, *, size: int, seed: int, batches_per_pool: int = 8) -> Iterator[WeightedBatch]:
-    """Phase 2, without end: pools of examples sorted by length and cut into batches, which then come in random order."""
+    """Phase 2, without end: pools of examples sorted by length, cut into batches that come in random order."""
     rng = random.Random(f"pretraining/{seed}")
-    pad_id = tokenizer.token_to_id(PAD)
+    pad_id = SPECIALS.index(PAD)
     while True:
         pool: list[tuple[list[int], int]] = []
         for task in rng.choices(BASE_TASKS, BASE_WEIGHTS, k=size * batches_per_pool):

@@ -102,14 +102,12 @@ def pretrain(
             batch = copies.draw(plan.copy_batch, repeat=rng.random() < repeat_share)
         else:
             fading = 0.15 * (1 - (step - plan.copy_steps) / (0.4 * plan.task_steps))
-            batch = (
-                copies.draw(plan.copy_batch, repeat=rng.random() < 0.25) if rng.random() < fading else next(tasks)
-            )
+            batch = copies.draw(plan.copy_batch, repeat=rng.random() < 0.25) if rng.random() < fading else next(tasks)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(step)
         loss = weighted_loss(model, batch)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         on_step(step + 1, loss.item())
@@ -118,7 +116,7 @@ def pretrain(
 
 
 def write_base(model: LlamaForCausalLM, tokenizer: Tokenizer, directory: Path) -> None:
-    """Write a Hugging Face directory: config, weights (safetensors, float32), generation defaults, tokenizer, template."""
+    """Write a Hugging Face directory: weights in float32, config, generation defaults, tokenizer, chat template."""
     directory.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.token_to_id(START),

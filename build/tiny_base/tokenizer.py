@@ -73,7 +73,7 @@ def train_tokenizer(seed: int) -> Tokenizer:
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja; transformers and bare tokenizers read the same."""
+    """Write tokenizer.json (all that bare `tokenizers` needs), tokenizer_config.json and chat_template.jinja."""
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "add_bos_token": False,

@@ -89,7 +89,7 @@ def train(
             group["lr"] = plan.rate(step)
         loss = sum((answer_loss(llama, next(one.batches), one.table()) for one in objectives), torch.zeros(()))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
         on_step(step + 1, loss.item())

@@ -20,7 +20,7 @@ CONFIG = "adapter_config.json"
 
 
 def save_adapter(model: PeftModel, directory: Path, *, base_name: str, dtype: torch.dtype) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, all or nothing; other files of `directory` are replaced."""
+    """Write adapter_config.json and adapter_model.safetensors, all or nothing, in place of what `directory` held."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as name:
         work = Path(name) / "adapter"
