@@ -79,6 +79,28 @@ def group_lives(groups: Iterable[int]) -> bool:
     return any(stat.group in wanted for stat in _running().values())
 
 
+def marked(mark: str) -> list[int]:
+    """
+    Pids of the processes whose environment at their start held `mark`, such as `NAME=value`.
+
+    It finds those that left their group, session and parent, as daemons do; not one that has overwritten the place.
+    """
+    wanted = mark.encode()
+    found = []
+    for pid in _running():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def kill(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to each that is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of that number runs; an ended one that nobody waited for does not."""
     return _stat(Path(f"/proc/{pid}")) is not None

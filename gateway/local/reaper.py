@@ -3,20 +3,21 @@ Ends what a local run left behind when its supervisor was killed without a chanc
 
 A process of its own on one pipe from the supervisor: `+N` names a process group to watch over, `-N` one that has ended,
 `done` says that all has been stopped. Where the pipe closes without that word, every group is asked to end, then made
-to, and shared memory that Triton left is removed. It does not know what the groups are.
+to, with whatever else bears the run's mark, and shared memory that Triton left is removed. It does not know what the
+groups are.
 
-    python -m gateway.local.reaper GRACE_SECONDS SHARED_MEMORY_PREFIX
+    python -m gateway.local.reaper GRACE_SECONDS SHARED_MEMORY_PREFIX MARK
 """
 
 import signal
 import sys
 import time
 
-from gateway.local.processes import group_lives, signal_groups
+from gateway.local.processes import group_lives, kill, marked, signal_groups
 from gateway.local.triton import remove_shared_memory
 
 
-def main(grace_s: float, shared_memory_prefix: str) -> None:
+def main(grace_s: float, shared_memory_prefix: str, mark: str) -> None:
     """Read the pipe to its end, then do what the module says."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the pipe, never before the supervisor
@@ -34,8 +35,9 @@ def main(grace_s: float, shared_memory_prefix: str) -> None:
     while time.monotonic() < deadline and group_lives(groups):
         time.sleep(0.05)
     signal_groups(groups, signal.SIGKILL)
+    kill(marked(mark), signal.SIGKILL)
     remove_shared_memory(shared_memory_prefix)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), sys.argv[2])
+    main(float(sys.argv[1]), sys.argv[2], sys.argv[3])

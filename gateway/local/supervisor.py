@@ -8,6 +8,7 @@ killed its reaper ends them. Does not know what they are (gateway/local/stack.py
 
 import contextlib
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -22,10 +23,11 @@ from typing import Self
 
 from gateway.local.errors import LocalRunError, ServiceDied, StopAsked
 from gateway.local.layout import REPOSITORY
-from gateway.local.processes import adopt_orphans, descendants, group_lives, signal_groups, tie_to_parent
+from gateway.local.processes import adopt_orphans, descendants, group_lives, kill, signal_groups, tie_to_parent
 
 _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KILLED_WITHIN_S = 5.0
+_MARK = "TAILOR_LOCAL_RUN"
 _TAIL_LINES = 15
 _TAIL_BYTES = 16 * 1024
 
@@ -35,7 +37,8 @@ class Service:
     """
     One process of the stack.
 
-    `ready` asks it once, quickly, and answers whether it can be used; it never raises. `environment` is all it gets.
+    `ready` asks it once, quickly, and answers whether it can be used; it never raises. `environment` is all it gets,
+    beside a mark by which the reaper knows whatever descends from it.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._prefix = shared_memory_prefix
         self._lock = lock
+        self._mark = secrets.token_hex(8)
         self._running: list[_Running] = []
         self._asked: signal.Signals | None = None
         self._impatient = False
@@ -89,7 +93,10 @@ class Supervisor:
         ]
         self._before = {number: signal.signal(number, self._on_signal) for number in heard}
         self._reaper = subprocess.Popen(
-            [sys.executable, "-m", "gateway.local.reaper", str(self._grace_s), self._prefix],
+            [
+                *(sys.executable, "-m", "gateway.local.reaper"),
+                *(str(self._grace_s), self._prefix, f"{_MARK}={self._mark}"),
+            ],
             stdin=subprocess.PIPE,
             cwd=REPOSITORY,
             start_new_session=True,
@@ -111,7 +118,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(service.environment),
+                env={**service.environment, _MARK: self._mark},
                 cwd=REPOSITORY,
                 start_new_session=True,
                 preexec_fn=tie_to_parent(),  # noqa: PLW1509 - this process has one thread
@@ -154,7 +161,7 @@ class Supervisor:
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
-            env=dict(environment),
+            env={**environment, _MARK: self._mark},
             cwd=REPOSITORY,
             start_new_session=True,
             preexec_fn=tie_to_parent(),  # noqa: PLW1509 - this process has one thread
@@ -229,9 +236,7 @@ class Supervisor:
         """What left its group and lost its parent was adopted by this process, and ends with it."""
         deadline = time.monotonic() + _KILLED_WITHIN_S
         while (left := set(descendants(os.getpid())) - {self._reaper.pid}) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill(left, signal.SIGKILL)
             time.sleep(0.01)
 
 
