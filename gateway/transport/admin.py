@@ -1,0 +1,37 @@
+"""
+The application on the admin port: the admin API behind administrators' keys, and the metrics.
+"""
+
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.transport.admin_profiles import router as profiles
+from gateway.transport.app import Lifespan, add_problem_handlers
+from gateway.transport.auth import KeyRing
+
+
+def admin_app(keys: KeyRing[str], exposition: Callable[[], bytes], lifespan: Lifespan) -> FastAPI:
+    """`keys`: administrators by name. `exposition`: all metrics in Prometheus' text format."""
+    app = FastAPI(title="Tailor admin", version="1", lifespan=lifespan)
+
+    async def administrator(request: Request) -> None:
+        request.state.administrator = keys.holder(request.scope["headers"])
+
+    # The bearer scheme is only there to be seen in the document; the key ring decides.
+    guarded = [Depends(HTTPBearer(auto_error=False)), Depends(administrator)]
+    app.include_router(profiles, dependencies=guarded)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> Response:
+        return Response(b'{"status":"live"}', media_type="application/json")
+
+    add_problem_handlers(app)
+    return app
