@@ -20,8 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from gateway.adapters.convert import AdapterFiles
-from gateway.adapters.directory import CONFIG, WEIGHTS
+from gateway.adapters.directory import CONFIG, WEIGHTS, AdapterFiles
 from gateway.adapters.peft_config import MAX_CONFIG_BYTES
 from gateway.adapters.room import room_errors
 from gateway.domain.registry_errors import UploadInvalid, UploadTooLarge

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.adapters.convert import AdapterFiles
 from gateway.adapters.convert_job import OUTCOME, Job, JobFiles, JobLimits, Outcome
+from gateway.adapters.directory import AdapterFiles
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.domain.manifest import EngineManifest
 from gateway.domain.registry_errors import StorageFull

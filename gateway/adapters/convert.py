@@ -6,9 +6,9 @@ files; knows nothing of stores, tenants or processes (gateway/adapters/bounded.p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.adapters.directory import AdapterFiles
 from gateway.adapters.ia3 import ia3_rows
 from gateway.adapters.lora import lora_rows
 from gateway.adapters.modules import MODULES
@@ -22,14 +22,6 @@ from gateway.domain.version import AdapterReport, Conversion, DerivedLora, Deriv
 
 CONVERTER_VERSION = 1
 """Raised when the same files would give other bytes, so that what earlier versions derived is derived again."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterFiles:
-    """One adapter's two files."""
-
-    config: Path
-    weights: Path
 
 
 def convert(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.adapters.convert import AdapterFiles, convert
+from gateway.adapters.convert import convert
+from gateway.adapters.directory import AdapterFiles
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.adapters.room import is_full
 from gateway.domain.manifest import EngineManifest

@@ -6,14 +6,22 @@ code. Other files (README, tokenizer, optimiser) are left alone.
 """
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.adapters.convert import AdapterFiles
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """One adapter's two files."""
+
+    config: Path
+    weights: Path
 
 
 def find_adapter(directory: Path) -> AdapterFiles:

@@ -16,8 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.adapters.archive import ArchiveReader, ProfileNotes, Upload, archive
-from gateway.adapters.convert import AdapterFiles
-from gateway.adapters.directory import find_adapter
+from gateway.adapters.directory import AdapterFiles, find_adapter
 from gateway.adapters.refusal import AdapterRefused
 from gateway.domain.errors import Overloaded
 from gateway.domain.manifest import EngineManifest
@@ -287,7 +286,12 @@ class Registry:
             async with self._ledger.locked(tenant, name):
                 await self._ledger.publish(tenant, name)
         return Verification(
-            tenant=tenant, name=name, version=record.number, problems=tuple(problems), repaired=tuple(repaired)
+            tenant=tenant,
+            name=name,
+            version=record.number,
+            ok=not problems,
+            problems=tuple(problems),
+            repaired=tuple(repaired),
         )
 
     # Steps

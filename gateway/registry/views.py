@@ -110,12 +110,9 @@ class Verification:
     tenant: str
     name: str
     version: int
+    ok: bool
     problems: tuple[str, ...]
     repaired: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PromptEncoderConfig, PromptTuningConfig
 from safetensors.torch import load_file, save_file
 
-from gateway.adapters.convert import AdapterFiles, convert
-from gateway.adapters.directory import find_adapter
+from gateway.adapters.convert import convert
+from gateway.adapters.directory import AdapterFiles, find_adapter
 from gateway.domain.manifest import Dtype, EngineManifest
 from tests.unit.adapters.bases import LAYERS, TestBase, ids, make_base, save, tune
 from tests.unit.adapters.executor import logits, read_lora, read_table
