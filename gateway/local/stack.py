@@ -180,22 +180,21 @@ def prepare(supervisor: Supervisor, run: RunDirectory, base: LocalBase, console:
         *("--name", base.model),
         *("--output", str(run.engine(base.key))),
     ]
-    with _Step(console, f"engine for {base.model}", quiet=False):
-        supervisor.run(engine, environment, doing=f"building the engine for {base.model}")
+    with _Step(console, f"engine for {base.model}"):
+        supervisor.run(engine, environment, doing=f"building the engine for {base.model}", log=run.log("engine"))
 
 
 class _Step:
     """One line per step, with what it took; on a terminal its name stands there meanwhile."""
 
-    def __init__(self, console: Console, name: str, *, quiet: bool = True) -> None:
+    def __init__(self, console: Console, name: str) -> None:
         self._console = console
         self._name = name
-        self._quiet = quiet  # nothing else writes to the terminal meanwhile
         self.detail = ""
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
-        if self._quiet and self._console.is_terminal:
+        if self._console.is_terminal:
             self._console.print(f"[dim]… {self._name}[/]", end="\r", highlight=False)
         return self
 

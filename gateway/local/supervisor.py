@@ -150,36 +150,43 @@ class Supervisor:
                 )
             self.pause(0.05)
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str], *, doing: str) -> None:
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str], *, doing: str, log: Path | None = None
+    ) -> None:
         """
-        Run a step of the preparation to its end, its output on this terminal.
+        Run a step of the preparation to its end, its output on this terminal or in `log`.
 
         Raises:
-            LocalRunError: it failed.
+            LocalRunError: it failed; the text ends with what it said last, where that went into a log.
         """
         self._look()
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            env={**environment, _MARK: self._mark},
-            cwd=REPOSITORY,
-            start_new_session=True,
-            preexec_fn=tie_to_parent(),  # noqa: PLW1509 - this process has one thread
-        )
-        self._tell_reaper(f"+{process.pid}")
-        pidfd = os.pidfd_open(process.pid)
-        self._selector.register(pidfd, selectors.EVENT_READ)
-        try:
-            while process.poll() is None:
-                self.pause(None)
-        finally:
-            self._selector.unregister(pidfd)
-            os.close(pidfd)
-            self._end([process.pid])
-            process.wait()
-            self._tell_reaper(f"-{process.pid}")
+        with contextlib.ExitStack() as resources:
+            output = resources.enter_context(log.open("wb")) if log else None
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**environment, _MARK: self._mark},
+                cwd=REPOSITORY,
+                start_new_session=True,
+                preexec_fn=tie_to_parent(),  # noqa: PLW1509 - this process has one thread
+            )
+            resources.callback(self._tell_reaper, f"-{process.pid}")
+            self._tell_reaper(f"+{process.pid}")
+            pidfd = os.pidfd_open(process.pid)
+            resources.callback(os.close, pidfd)
+            self._selector.register(pidfd, selectors.EVENT_READ)
+            resources.callback(self._selector.unregister, pidfd)
+            try:
+                while process.poll() is None:
+                    self.pause(None)
+            finally:
+                self._end([process.pid])
+                process.wait()
         if process.returncode:
-            raise LocalRunError(f"{doing} failed (exit {process.returncode}); the lines above say why")
+            why = f":\n{tail(log)}" if log else "; the lines above say why"
+            raise LocalRunError(f"{doing} failed ({_how(process.returncode)}){why}")
 
     def pause(self, timeout_s: float | None) -> None:
         """Wait for that long, or until something happens; None waits for something to happen."""

@@ -148,8 +148,24 @@ def test_a_step_of_the_preparation_that_fails_is_said_so(tmp_path: Path) -> None
     run = RunDirectory(tmp_path)
     run.create()
     with (
-        pytest.raises(LocalRunError, match=r"knitting failed \(exit 3\)"),
+        pytest.raises(LocalRunError, match=r"knitting failed \(exit status 3\); the lines above say why"),
         run.held() as lock,
         Supervisor(grace_s=5.0, shared_memory_prefix="tailor-test-none-", lock=lock) as supervisor,
     ):
         supervisor.run([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), doing="knitting")
+
+
+def test_what_a_failed_step_wrote_into_its_log_is_shown(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.create()
+    with (
+        pytest.raises(LocalRunError, match=r"knitting failed \(exit status 1\):\nout of wool"),
+        run.held() as lock,
+        Supervisor(grace_s=5.0, shared_memory_prefix="tailor-test-none-", lock=lock) as supervisor,
+    ):
+        supervisor.run(
+            [sys.executable, "-c", "raise SystemExit('out of wool')"],
+            dict(os.environ),
+            doing="knitting",
+            log=run.log("knitting"),
+        )
