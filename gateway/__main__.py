@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from gateway.config import Config, ConfigError, load_config
+from gateway.config import LOADER_SOCKET, Config, ConfigError, load_config
 
 _PATH_VARIABLE = "TAILOR_CONFIG"
 _PR_SET_PDEATHSIG = 1
@@ -47,7 +47,10 @@ def serve(path: Path) -> int:
     """
     config = load_config(path)
     os.environ[_PATH_VARIABLE] = str(path.resolve())
-    _share_metrics(path.resolve().parent / config.runtime_directory)
+    runtime = path.resolve().parent / config.runtime_directory
+    _share_metrics(runtime)
+    # Readiness looks for this socket; one that a killed process left must not be taken for a loader.
+    (runtime / LOADER_SOCKET).unlink(missing_ok=True)
     child = subprocess.Popen([sys.executable, "-m", "gateway", "control", "--config", str(path)])
     stopping = threading.Event()
     threading.Thread(target=_follow, args=(child, stopping), daemon=True).start()

@@ -17,7 +17,7 @@ from gateway.backends.prompt_tables import PromptTables
 from gateway.backends.triton import TritonBackend, TritonLimits
 from gateway.backends.triton_priming import TritonPrimer
 from gateway.backends.triton_transport import GrpcTransport
-from gateway.config import Config, ConfigError
+from gateway.config import LOADER_SOCKET, Config, ConfigError
 from gateway.domain.job import Endpoint
 from gateway.domain.manifest import ManifestError, load_manifest
 from gateway.domain.tenant import Tenant
@@ -196,4 +196,4 @@ def _transports(config: Config) -> dict[str, GrpcTransport]:
 
 
 def _loader_path(config: Config, folder: Path) -> Path:
-    return folder / config.runtime_directory / "loader.sock"
+    return folder / config.runtime_directory / LOADER_SOCKET

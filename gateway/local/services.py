@@ -60,7 +60,7 @@ def gateway_service(run: RunDirectory, config: Path, ports: Ports, keys: Keys) -
         environment=dict(os.environ) | {PEPPER_VARIABLE: keys.pepper, "TOKENIZERS_PARALLELISM": "false"},
         log=run.log("gateway"),
         pid_file=run.pids / "gateway.pid",
-        ready=lambda: _answers_ok(ports.gateway, "/readyz"),
+        ready=lambda: _answers_ok(ports.admin, "/livez") and _answers_ok(ports.gateway, "/readyz"),
         ready_within_s=60.0,
     )
 
