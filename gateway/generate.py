@@ -51,7 +51,7 @@ class Generation:
     def __init__(self, job: Job, target: Target, first: list[Event], rest: AsyncGenerator[list[Event], None]) -> None:
         self.job = job
         self.target = target
-        self.completion_tokens = 0
+        self._tokens = [0] * job.request.n
         self._first = first
         self._rest = rest
 
@@ -65,12 +65,14 @@ class Generation:
     @property
     def usage(self) -> Usage:
         """What it has cost so far; final once iteration has ended."""
-        return Usage(self.job.prompt_tokens, self.job.virtual_tokens, self.completion_tokens)
+        return Usage(self.job.prompt_tokens, self.job.virtual_tokens, sum(self._tokens))
 
     def _count(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Finished):
-                self.completion_tokens += event.completion_tokens
+                self._tokens[event.index] = event.completion_tokens
+            else:
+                self._tokens[event.index] += event.tokens
 
 
 class Generate:
@@ -106,6 +108,7 @@ class Generate:
         """
         clock = time.monotonic
         record.started_s, record.model, record.tenant = clock(), request.model, request.tenant.name
+        self._observer.started(record)
         if self._running >= self._limits.concurrent_requests:
             record.error, record.ended_s = "Overloaded", clock()
             self._observer.finished(record)

@@ -139,4 +139,8 @@ class SendingBook(Protocol):
 class Observer(Protocol):
     """Is told of every request when it has ended."""
 
-    def finished(self, record: RequestRecord) -> None: ...
+    def started(self, record: RequestRecord) -> None: ...
+
+    def finished(self, record: RequestRecord) -> None:
+        """Exactly once for each that was started."""
+        ...

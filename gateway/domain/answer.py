@@ -83,6 +83,7 @@ class Answer:
         self._eos_ids = eos_ids
         self._max_tokens = max_tokens
         self._tokens = 0
+        self._told_tokens = 0
         self._text_end = 0
         self._shown = 0
         self._logprobs: deque[tuple[int, TokenLogprob]] = deque()
@@ -136,7 +137,10 @@ class Answer:
         # A token is reported with the text it begins in; one that a stop string cut off entirely is not reported.
         while self._logprobs and (self._logprobs[0][0] < self._shown or (last and not self._logprobs[0][1].bytes)):
             entries.append(self._logprobs.popleft()[1])
-        return [Delta(self._index, text, tuple(entries))] if text or entries else []
+        if not text and not entries:
+            return []
+        tokens, self._told_tokens = self._tokens - self._told_tokens, self._tokens
+        return [Delta(self._index, text, tuple(entries), tokens)]
 
     def _end(self, text: str, reason: FinishReason) -> list[Event]:
         self.finished = True

@@ -26,11 +26,16 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text of answer `index`. It never ends within a character."""
+    """
+    More text of answer `index`. It never ends within a character.
+
+    `tokens`: generated since the last delta, also those whose text is still held back.
+    """
 
     index: int
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

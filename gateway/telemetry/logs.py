@@ -38,6 +38,9 @@ def configure_logs(level: int = logging.INFO) -> None:
 class LogObserver:
     """An Observer that writes one line for each request."""
 
+    def started(self, record: RequestRecord) -> None:
+        pass
+
     def finished(self, record: RequestRecord) -> None:
         fields: dict[str, object] = {
             "request_id": record.request_id,

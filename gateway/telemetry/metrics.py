@@ -29,10 +29,11 @@ class MetricsObserver:
         self._requests = _requests.labels
         self._tokens = _tokens.labels
 
-    def started(self) -> None:
+    def started(self, record: RequestRecord) -> None:
         _in_flight.inc()
 
     def finished(self, record: RequestRecord) -> None:
+        _in_flight.dec()
         self._requests(record.tenant, record.operation, record.outcome).inc()
         if record.started_s:
             _whole.observe(record.ended_s - record.started_s)

@@ -12,6 +12,10 @@ class Observers:
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def started(self, record: RequestRecord) -> None:
+        for observer in self._observers:
+            observer.started(record)
+
     def finished(self, record: RequestRecord) -> None:
         for observer in self._observers:
             observer.finished(record)
