@@ -18,10 +18,9 @@ from build.training.demo import TrainedAdapter
 class Judge:
     """Scores one base's adapters; what the base alone scores on a set is measured once."""
 
-    def __init__(self, base_directory: Path, adapters: Path, *, max_new_tokens: int) -> None:
+    def __init__(self, base_directory: Path, adapters: Path) -> None:
         self._base_directory = base_directory
         self._adapters = adapters
-        self._max_new_tokens = max_new_tokens
         self._base = PlainPeft(base_directory)
         self._base_scores: dict[str, tuple[Score, Score]] = {}
 
@@ -71,9 +70,11 @@ class Judge:
     def _right(
         self, model: PlainPeft, rows: Sequence[Example], instruction: str | None, on_answer: Callable[[int], None]
     ) -> Score:
+        # An answer that has not ended a little after the longest right one is wrong however it goes on.
+        longest = max(len(model.tokenizer(row.answer)["input_ids"]) for row in rows)
         answers = model.answers(
             [row.prompt for row in rows],
-            max_new_tokens=self._max_new_tokens,
+            max_new_tokens=longest + 4,
             instruction=instruction,
             on_answer=on_answer,
         )

@@ -8,13 +8,13 @@ One adapter is peft's own `generate`. For a LoRA-family adapter *and* virtual to
 there, peft's LoRA model is given input embeddings, the table's rows followed by those of the whole rendered prompt,
 which is where peft's prompt tuning puts its virtual tokens too.
 
-Prompts of one length go together and others never do: with padding, peft would put its virtual tokens before the pads
-and answers would change.
+Behind virtual tokens, prompts of one length go together and others never do: peft would put the table before the pads
+and answers would change. Without them, prompts are padded on the left, which transformers' positions account for.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -47,6 +47,7 @@ class PlainPeft:
             raise TooManyAdapters(
                 f"at most one LoRA-family adapter and one prompt table, not {[p.name for p in adapters]}"
             )
+        self.has_virtual_tokens = bool(virtual)
         self._table: torch.Tensor | None = None
         if weights:
             model = PeftModel.from_pretrained(model, weights[0])
@@ -59,17 +60,27 @@ class PlainPeft:
 
     @torch.no_grad()
     def complete_ids(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[list[int]]:
-        """Greedy completions of prompts that all have one length, each cut at the end token, which is left out."""
-        ids = torch.tensor([list(prompt) for prompt in prompts])
-        end = self.tokenizer.eos_token_id
+        """
+        Greedy completions, each cut at the end token, which is left out.
+
+        Raises:
+            ValueError: prompts of several lengths for a model with virtual tokens.
+        """
+        longest = max(len(prompt) for prompt in prompts)
+        if self.has_virtual_tokens and any(len(prompt) != longest for prompt in prompts):
+            raise ValueError("prompts behind virtual tokens must have one length: peft ignores the pads' positions")
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        # By position, not by id: SmolLM2 pads with its end token, which stands in prompts too.
+        attention = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         options = {
             "max_new_tokens": max_new_tokens,
             "do_sample": False,
             "eos_token_id": end,
-            "pad_token_id": self.tokenizer.pad_token_id,
+            "pad_token_id": pad,
         }
         if self._table is None:
-            produced = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+            produced = self.model.generate(input_ids=ids, attention_mask=attention, **options)
             # peft's prompt tuning returns new tokens alone; everything else returns the prompt before them.
             if produced.shape[1] >= ids.shape[1] and torch.equal(produced[:, : ids.shape[1]], ids):
                 produced = produced[:, ids.shape[1] :]
@@ -93,22 +104,27 @@ class PlainPeft:
         """
         The answer to each user message, in order.
 
-        instruction: a system message put before each.  batch: most prompts (of equal length) run together.
+        instruction: a system message put before each.  batch: most prompts run together.
         on_answer: told how many more are answered.
         """
         rendered = [render_prompt(self.tokenizer, prompt, instruction=instruction) for prompt in prompts]
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for index, ids in enumerate(rendered):
-            by_length[len(ids)].append(index)
         texts = [""] * len(prompts)
-        for indices in by_length.values():
-            for start in range(0, len(indices), batch):
-                chosen = indices[start : start + batch]
-                completions = self.complete_ids([rendered[index] for index in chosen], max_new_tokens=max_new_tokens)
-                for index, completion in zip(chosen, completions, strict=True):
-                    texts[index] = self.tokenizer.decode(completion, skip_special_tokens=True)
-                on_answer(len(chosen))
+        for chosen in _cuts([len(ids) for ids in rendered], batch, equal=self.has_virtual_tokens):
+            completions = self.complete_ids([rendered[index] for index in chosen], max_new_tokens=max_new_tokens)
+            for index, completion in zip(chosen, completions, strict=True):
+                texts[index] = self.tokenizer.decode(completion, skip_special_tokens=True)
+            on_answer(len(chosen))
         return texts
+
+
+def _cuts(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[int]]:
+    """Indices in batches of similar length, or with `equal` of the same length."""
+    ordered = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    groups = groupby(ordered, key=lambda index: lengths[index]) if equal else [(0, ordered)]
+    for _, group in groups:
+        indices = list(group)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
 
 
 def _peft_type(directory: Path) -> str:

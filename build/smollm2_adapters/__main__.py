@@ -17,13 +17,13 @@ from transformers.utils import logging
 
 from build.console import progress_bar, score_table
 from build.recipes.recipe import AdapterRecipe, read_held_out, write_held_out, write_profiles
-from build.recipes.smollm2 import ADAPTERS, HELD_OUT, MAX_NEW_TOKENS, PROFILES
+from build.recipes.smollm2 import ADAPTERS, HELD_OUT, PROFILES
 from build.scoring.adapters import Judge
 from build.scoring.exact import AdapterScores, read_scores, write_scores
 from build.smollm2_adapters.card import model_card
 from build.smollm2_base.prepare import BASE_NAME, DIRECTORY, is_complete
 from build.tasks.example import Side, examples
-from build.training.demo import train_recipe
+from build.training.demo import train_recipe, trained_before
 
 ARTEFACTS = Path(__file__).parents[1] / "smollm2"
 SIDES = (Side.HELD_OUT, Side.NEW_PHRASINGS)
@@ -42,8 +42,8 @@ def write_sets(output: Path) -> None:
             write_held_out(output, held_out_name(recipe, side), rows)
 
 
-def make_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> list[AdapterScores]:
-    """Train, score and describe one adapter."""
+def train_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> None:
+    """Train one adapter and write its directory."""
     with progress_bar(console) as bar:
         training = bar.add_task(f"{recipe.name}: training", total=recipe.plan.steps, note="")
 
@@ -52,7 +52,7 @@ def make_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> li
             if not console.is_terminal and step % 10 == 0:
                 console.print(f"{recipe.name}: step {step} of {recipe.plan.steps}, loss {loss:.3f}")
 
-        trained = train_recipe(
+        train_recipe(
             recipe,
             base_directory=DIRECTORY,
             base_name=BASE_NAME,
@@ -60,15 +60,21 @@ def make_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> li
             dtype=torch.float16,
             on_step=on_step,
         )
+
+
+def score_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> list[AdapterScores]:
+    """Score one adapter that is on disk beside its base, and write its model card."""
+    trained = trained_before(output / "adapters" / recipe.name)
+    judge = Judge(DIRECTORY, output / "adapters")
+    scores = []
+    with progress_bar(console) as bar:
         # Base bare, base instructed, adapter.
-        scoring = bar.add_task(f"{recipe.name}: scoring", total=3 * HELD_OUT * len(SIDES), note="")
-        judge = Judge(DIRECTORY, output / "adapters", max_new_tokens=MAX_NEW_TOKENS)
-        scores = []
+        line = bar.add_task(f"{recipe.name}: scoring", total=3 * HELD_OUT * len(SIDES), note="")
         for side in SIDES:
             name = held_out_name(recipe, side)
             rows = read_held_out(output, name)
             scores += judge.score(
-                recipe, trained, rows, set_name=name, on_answer=lambda count: bar.advance(scoring, count)
+                recipe, trained, rows, set_name=name, on_answer=lambda count: bar.advance(line, count)
             )
     card = model_card(
         recipe,
@@ -84,6 +90,7 @@ def make_adapter(recipe: AdapterRecipe, output: Path, *, console: Console) -> li
 def main(
     output: Annotated[Path, typer.Option(help="Directory for adapters, profiles and held-out sets.")] = ARTEFACTS,
     only: Annotated[str, typer.Option(help="Train this adapter alone.")] = "",
+    score_only: Annotated[bool, typer.Option(help="Score the adapters that are there, without training.")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads; one where other work runs beside this.")] = 2,
 ) -> None:
     """Train the demo adapters of SmolLM2 (20 minutes or more on two idle cores)."""
@@ -100,7 +107,10 @@ def main(
     rows = read_scores(output / "scores.json")
     for recipe in ADAPTERS:
         if only in ("", recipe.name):
-            rows = [row for row in rows if row.name != recipe.name] + make_adapter(recipe, output, console=console)
+            if not score_only:
+                train_adapter(recipe, output, console=console)
+            scores = score_adapter(recipe, output, console=console)
+            rows = [row for row in rows if row.name != recipe.name] + scores
             rows.sort(key=lambda row: names.index(row.name))
             write_scores(output / "scores.json", rows)
             console.print(score_table(f"SmolLM2: exact match on {HELD_OUT} held-out prompts a set", rows))

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from build.console import progress_bar, score_table
 from build.recipes.recipe import read_held_out, write_held_out, write_profiles
-from build.recipes.tiny import ADAPTERS, HELD_OUT, MAX_NEW_TOKENS, PROFILES
+from build.recipes.tiny import ADAPTERS, HELD_OUT, PROFILES
 from build.scoring.adapters import Judge
 from build.scoring.exact import AdapterScores, write_scores
 from build.tasks.example import Side, examples
@@ -65,7 +65,7 @@ def train_adapters(output: Path, *, console: Console) -> dict[str, TrainedAdapte
 
 def score_adapters(output: Path, trained: dict[str, TrainedAdapter], *, console: Console) -> list[AdapterScores]:
     """Score every adapter beside its base."""
-    judge = Judge(output, output / "adapters", max_new_tokens=MAX_NEW_TOKENS)
+    judge = Judge(output, output / "adapters")
     scores = []
     with progress_bar(console) as bar:
         line = bar.add_task("scoring", total=len(ADAPTERS), note="")

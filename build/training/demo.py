@@ -23,10 +23,9 @@ from build.training.saving import WEIGHTS, save_adapter
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """What one training left: numbers trained, last losses' mean, bytes of the weights file."""
+    """How many numbers one training set, and the bytes of the weights file."""
 
     trainable_parameters: int
-    final_loss: float
     file_bytes: int
 
 
@@ -62,17 +61,23 @@ def train_recipe(
         unselected = [Example(row.prompt, recipe.unselected) for row in rows]
         objectives = [objective(rows, lambda: front), objective(unselected, lambda: None)]
 
-    losses: list[float] = []
-
-    def record(step: int, loss: float) -> None:
-        losses.append(loss)
-        on_step(step, loss)
-
-    train(model, objectives, plan, record)
+    train(model, objectives, plan, on_step)
     directory = output / recipe.name
     save_adapter(model, directory, base_name=base_name, dtype=dtype)
     return TrainedAdapter(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        final_loss=sum(losses[-10:]) / len(losses[-10:]),
         file_bytes=(directory / WEIGHTS).stat().st_size,
+    )
+
+
+def trained_before(directory: Path) -> TrainedAdapter:
+    """
+    The same of an adapter that is on disk, by what its file holds.
+
+    Not for p-tuning, which trains an encoder that the file does not hold.
+    """
+    path = directory / WEIGHTS
+    return TrainedAdapter(
+        trainable_parameters=sum(tensor.numel() for tensor in load_file(path).values()),
+        file_bytes=path.stat().st_size,
     )
