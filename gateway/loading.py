@@ -6,6 +6,7 @@ weights travel, nor who asks.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.domain.adapter import LoraAdapter
 from gateway.domain.errors import DeadlineExceeded
@@ -16,13 +17,25 @@ _POLL_S = 0.03
 
 
 class Loading:
-    """An AdapterLoader. `at_once` bounds the sendings under way, and with them the weights in memory."""
+    """
+    An AdapterLoader.
+
+    `count` is told endpoint and outcome of each sending. `at_once` bounds the sendings under way, and with them the
+    weights in memory.
+    """
 
     def __init__(
-        self, primer: AdapterPrimer, book: SendingBook, *, at_once: int = 2, patience_s: float = 120.0
+        self,
+        primer: AdapterPrimer,
+        book: SendingBook,
+        *,
+        count: Callable[[str, str], None] = lambda endpoint, outcome: None,
+        at_once: int = 2,
+        patience_s: float = 120.0,
     ) -> None:
         self._primer = primer
         self._book = book
+        self._count = count
         self._at_once = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
         self._under_way: dict[tuple[str, int], asyncio.Task[int]] = {}
@@ -62,7 +75,9 @@ class Loading:
         try:
             async with self._at_once:
                 await self._primer.prime(endpoint, adapter)
+            self._count(endpoint.name, "loaded")
             return await self._book.sent(endpoint.name, adapter.task_id, after)
-        except BaseException:
+        except BaseException as error:
+            self._count(endpoint.name, type(error).__name__)
             await self._book.give_up(endpoint.name, adapter.task_id)
             raise

@@ -123,8 +123,8 @@ def control_app(config: Config, folder: Path) -> FastAPI:
         limits=RegistryLimits(max_upload_bytes=config.store.upload_bytes),
     )
     transports = _transports(config)
-    loading = Loading(TritonPrimer(transports), RedisSendings(redis))
-    socket = LoaderSocket(loading, {endpoint.name: endpoint for endpoint in endpoints}, count_load)
+    loading = Loading(TritonPrimer(transports), RedisSendings(redis), count=count_load)
+    socket = LoaderSocket(loading, {endpoint.name: endpoint for endpoint in endpoints})
     keys = KeyRing({key.id: (key.hash, key.name or key.id) for key in config.admin_keys}, config.key_pepper)
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ One line of JSON for an order, one for its reply, in any order of replies.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,14 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 class LoaderSocket:
-    """Serves an AdapterLoader to other processes of this gateway. `count`: told endpoint and outcome of each order."""
+    """Serves an AdapterLoader to other processes of this gateway."""
 
-    def __init__(
-        self, loader: AdapterLoader, endpoints: Mapping[str, Endpoint], count: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, loader: AdapterLoader, endpoints: Mapping[str, Endpoint]) -> None:
         self._loader = loader
         self._endpoints = endpoints
-        self._count = count
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, path: Path) -> None:
@@ -61,7 +58,6 @@ class LoaderSocket:
 
     async def _answer(self, order: LoadOrder, writer: asyncio.StreamWriter) -> None:
         reply = await self._reply(order)
-        self._count(order.endpoint, reply.failure or "loaded")
         writer.write(msgspec.json.encode(reply) + b"\n")
 
     async def _reply(self, order: LoadOrder) -> LoadReply:
