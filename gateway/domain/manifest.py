@@ -100,7 +100,9 @@ class EngineManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Only what shapes those tensors goes in: two engines that differ in batch size share them; another base, element
         type, set of modules or kind of engine does not.
         """
-        parts = (self.base.fingerprint, self.engine.kind, self.dtype, self.lora, self.prompt_table)
+        # The cache's size shapes no tensor, and an engine rebuilt with another must find the same adapters.
+        lora = msgspec.structs.replace(self.lora, cache_bytes=0) if self.lora else None
+        parts = (self.base.fingerprint, self.engine.kind, self.dtype, lora, self.prompt_table)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
