@@ -7,6 +7,7 @@ Decides nothing else. What only a server needs is not imported here, so that eve
 import typer
 
 from gateway.cli import adapters, keys, tenants
+from gateway.cli.up import up
 
 GROUPS: tuple[tuple[str, typer.Typer], ...] = (
     ("adapters", adapters.app),
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Tailor: one base model, tuned for every tenant.",
 )
+app.command()(up)
 for _name, _group in GROUPS:
     app.add_typer(_group, name=_name)
 

@@ -36,12 +36,14 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where callers, operators and tools find the run; URLs without a trailing slash."""
+    """Where callers, operators and tools find the run; URLs without a trailing slash, gRPC and Redis as host:port."""
 
     gateway: str
     admin: str
     triton_http: str
+    triton_grpc: str
     triton_metrics: str
+    valkey: str
 
     @classmethod
     def of(cls, ports: Ports) -> "Addresses":
@@ -49,7 +51,9 @@ class Addresses:
             gateway=f"http://{HOST}:{ports.gateway}",
             admin=f"http://{HOST}:{ports.admin}",
             triton_http=f"http://{HOST}:{ports.triton_http}",
+            triton_grpc=f"{HOST}:{ports.triton_grpc}",
             triton_metrics=f"http://{HOST}:{ports.triton_metrics}/metrics",
+            valkey=f"{HOST}:{ports.valkey}",
         )
 
 

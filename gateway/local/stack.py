@@ -24,7 +24,7 @@ from gateway.local.layout import RunDirectory
 from gateway.local.ports import Ports, holder, is_free
 from gateway.local.processes import descendants, resident_bytes
 from gateway.local.services import gateway_service, triton_service, valkey_service
-from gateway.local.summary import ServiceRow, print_summary
+from gateway.local.summary import Ready, RunningService, print_ready, print_summary
 from gateway.local.supervisor import Service, Supervisor
 from gateway.local.threads import thread_settings
 
@@ -40,6 +40,7 @@ class Options:
     port: int | None
     port_offset: int
     workers: int
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +94,17 @@ def _run_inside(
     prepare(supervisor, run, base, console)
     keys, addresses = Keys.fresh(), Addresses.of(ports)
     config = write_config(run, base, ports, keys, workers=options.workers)
-    rows = [
-        ServiceRow(
-            "Valkey", f"127.0.0.1:{ports.valkey}", *_up(supervisor, valkey_service(run, base.key, ports), console)
+    starting = (
+        (valkey_service(run, base.key, ports), addresses.valkey),
+        (
+            triton_service(run, base.key, ports),
+            f"{addresses.triton_grpc} gRPC, {ports.triton_http} HTTP, {ports.triton_metrics} metrics",
         ),
-        ServiceRow(
-            "Triton",
-            f"127.0.0.1:{ports.triton_grpc} gRPC, {ports.triton_http} HTTP, {ports.triton_metrics} metrics",
-            *_up(supervisor, triton_service(run, base.key, ports), console),
-        ),
-        ServiceRow(
-            "gateway",
-            f"{addresses.gateway}/v1, admin {addresses.admin}",
-            *_up(supervisor, gateway_service(run, config, ports, keys), console),
-        ),
+        (gateway_service(run, config, ports, keys), f"{addresses.gateway}/v1, admin {addresses.admin}"),
+    )
+    services = [
+        RunningService(name=service.name, address=address, pid=_up(supervisor, service, console), log=str(service.log))
+        for service, address in starting
     ]
     access = AdminAccess(url=addresses.admin, key=keys.admin.text)
     profiles = demo_profiles(base.demo)
@@ -117,15 +115,20 @@ def _run_inside(
             supervisor.pause(0)
         step.detail = f"{new} new"
     write_env(run, addresses, keys)
-    print_summary(
-        console,
-        base=base,
-        services=rows,
+    ready = Ready(
+        base=base.model,
+        run_directory=str(run.root),
+        env=str(run.env),
+        addresses=addresses,
+        services=services,
         profiles=profiles,
-        env=run.env,
         ready_s=time.monotonic() - began,
-        resident=resident_bytes([os.getpid(), *descendants(os.getpid())]),
+        resident_bytes=resident_bytes([os.getpid(), *descendants(os.getpid())]),
     )
+    if options.as_json:
+        print_ready(ready)
+    else:
+        print_summary(console, ready, question=base.question)
     supervisor.watch()
 
 
@@ -205,8 +208,8 @@ class _Step:
             self._console.print(f"[green]✓[/] {self._name} [dim]{seconds:.1f} s{detail}[/]", highlight=False)
 
 
-def _up(supervisor: Supervisor, service: Service, console: Console) -> tuple[int, Path]:
+def _up(supervisor: Supervisor, service: Service, console: Console) -> int:
     with _Step(console, service.name):
         pid = supervisor.start(service)
         supervisor.wait_until_ready(service)
-    return pid, service.log
+    return pid

@@ -1,54 +1,61 @@
 """
-What a person sees when a local run is ready: what runs where, which profiles there are, three things to paste.
+What is said when a local run is ready: to a person what runs where, which profiles there are and three things to paste;
+to a program one JSON line.
 
 Decides words and layout only.
 """
 
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.local.bases import LocalBase
+from gateway.local.config_file import Addresses
 from gateway.local.demo import DemoProfile
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRow:
-    """One line of the first table."""
+class RunningService(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of the stack; `log` is a path."""
 
     name: str
     address: str
     pid: int
-    log: Path
+    log: str
 
 
-def print_summary(
-    console: Console,
-    *,
-    base: LocalBase,
-    services: Sequence[ServiceRow],
-    profiles: Sequence[DemoProfile],
-    env: Path,
-    ready_s: float,
-    resident: int,
-) -> None:
-    """Print it; `resident` is in bytes. Lines to paste are never wrapped."""
-    console.print()
-    console.print(
-        f"[bold]Tailor serves {base.model}[/] [dim]ready in {ready_s:.0f} s, {resident / 2**20:,.0f} MiB of memory[/]",
-        highlight=False,
-    )
-    console.print(_services(services))
-    if profiles:
-        console.print(_profiles(base, profiles))
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that answers. `base` as callers name it; paths are absolute; no key is in here, they are in `env`."""
+
+    base: str
+    run_directory: str
+    env: str
+    addresses: Addresses
+    services: Sequence[RunningService]
+    profiles: Sequence[DemoProfile]
+    ready_s: float
+    resident_bytes: int
+
+
+def print_ready(ready: Ready) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_summary(console: Console, ready: Ready, *, question: str) -> None:
+    """The same for a person; `question`: what may be asked of the base. Lines to paste are never wrapped."""
+    took = f"ready in {ready.ready_s:.0f} s, {ready.resident_bytes / 2**20:,.0f} MiB of memory"
+    console.print(f"\n[bold]Tailor serves {ready.base}[/] [dim]{took}[/]", highlight=False)
+    console.print(_services(ready.services))
+    console.print(_profiles(ready))
     console.print("[bold]Try it[/] [dim]in another terminal, in this folder[/]\n", highlight=False)
-    for line in _paste(base, profiles, _short(env)):
+    for line in _paste(ready, question):
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False, style="cyan" if line else None)
     console.print("\n[dim]Ctrl-C stops everything.[/]")
 
@@ -60,32 +67,32 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _services(services: Sequence[ServiceRow]) -> Table:
+def _services(services: Sequence[RunningService]) -> Table:
     table = _table("service", "address", "pid", "log")
     for row in services:
         table.add_row(row.name, row.address, str(row.pid), _short(row.log))
     return table
 
 
-def _profiles(base: LocalBase, profiles: Sequence[DemoProfile]) -> Table:
+def _profiles(ready: Ready) -> Table:
     table = _table("tenant", "model", "what it does")
-    for profile in profiles:
+    for profile in ready.profiles:
         table.add_row(profile.tenant, profile.name, escape(profile.description))
-    table.add_row("both", base.model, "The base itself, untuned.")
+    table.add_row("both", ready.base, "The base itself, untuned.")
     return table
 
 
-def _paste(base: LocalBase, profiles: Sequence[DemoProfile], env: str) -> list[str]:
-    """A shell that knows the run, curl, Python, and the command line."""
-    mine = next((profile for profile in profiles if profile.tenant == "acme"), None)
-    model, prompt = (mine.name, mine.example.prompt) if mine else (base.model, base.question)
-    body = f'{{"model": "{base.model}", "messages": [{{"role": "user", "content": "{base.question}"}}]}}'
+def _paste(ready: Ready, question: str) -> list[str]:
+    """A shell that knows the run, then curl, Python, and the command line."""
+    mine = next((profile for profile in ready.profiles if profile.tenant == "acme"), None)
+    model, prompt = (mine.name, mine.example.prompt) if mine else (ready.base, question)
+    body = msgspec.json.encode({"model": ready.base, "messages": [{"role": "user", "content": question}]}).decode()
     python = (
         f"from openai import OpenAI; print(OpenAI().chat.completions.create(model={model!r}, temperature=0, "
         f'messages=[{{"role": "user", "content": {prompt!r}}}]).choices[0].message.content)'
     )
     return [
-        f"source {env}",
+        f"source {_short(ready.env)}",
         "",
         'curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\',
         f"  -H 'Content-Type: application/json' -d {_single_quoted(body)}",
@@ -101,6 +108,6 @@ def _single_quoted(text: str) -> str:
     return f"'{quoted}'"
 
 
-def _short(path: Path) -> str:
+def _short(path: str) -> str:
     """Relative to where the person stands, if below."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
