@@ -55,7 +55,7 @@ class _RowOf:
     row: int
 
     def is_cancelled(self) -> bool:
-        return bool(self.call.sender.is_cancelled())
+        return self.call.sender is None or bool(self.call.sender.is_cancelled())
 
 
 class TritonPythonModel:
@@ -173,6 +173,10 @@ class TritonPythonModel:
                 call.sender.send(pb_utils.InferenceResponse(output_tensors=outputs), flags=flags)
             elif last:
                 call.sender.send(flags=FINAL)
+            if last:
+                # Triton unloads no model while one of its senders lives, and the executor's own references to a call
+                # end only when Python collects cycles, which an idle engine never does.
+                call.sender = None
 
 
 def _send_error(sender: Any, text: str, flags: int) -> None:
