@@ -16,7 +16,6 @@ class RefusalCode(StrEnum):
     PICKLE_WEIGHTS = "pickle_weights"
     SYMLINK_OUTSIDE = "symlink_outside"
     NOT_A_REGULAR_FILE = "not_a_regular_file"
-    FILE_TOO_LARGE = "file_too_large"
     INVALID_SAFETENSORS = "invalid_safetensors"
     INVALID_CONFIG = "invalid_config"
     # It can be read, and cannot be converted exactly.

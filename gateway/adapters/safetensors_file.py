@@ -153,7 +153,8 @@ def _tensor(path: Path, name: str, entry: object, data: int, *, strict: bool) ->
         raise _invalid(path, f"gives tensor {name} a shape that is not up to {MAX_DIMENSIONS} whole numbers")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[1] < offsets[0]:
         raise _invalid(path, f"gives tensor {name} no valid pair of offsets")
-    dtype = _DTYPES.get(dtype_name) if isinstance(dtype_name, str) else None
+    dtype_name = dtype_name if isinstance(dtype_name, str) else "?"
+    dtype = _DTYPES.get(dtype_name)
     if dtype is None:
         if not strict:
             return None
@@ -162,9 +163,9 @@ def _tensor(path: Path, name: str, entry: object, data: int, *, strict: bool) ->
                 RefusalCode.DTYPE_UNSUPPORTED,
                 f"Tensor {name} has element type {dtype_name}.",
                 "Save the adapter in float32, float16 or bfloat16.",
-                {"tensor": name, "dtype": str(dtype_name)},
+                {"tensor": name, "dtype": dtype_name},
             )
-        raise _invalid(path, f"gives tensor {name} the unknown element type {str(dtype_name)[:40]!r}")
+        raise _invalid(path, f"gives tensor {name} the unknown element type {dtype_name[:40]!r}")
     nbytes = offsets[1] - offsets[0]
     if not shape or prod(shape) == 0:
         raise _invalid(path, f"holds tensor {name} without elements")

@@ -96,7 +96,7 @@ def list_profiles(tenant: Tenant = None, url: Url = None, admin_key: AdminKey = 
         say("No profiles yet. Register one: [bold]tailor adapters add DIR --tenant TENANT --name NAME[/]")
     else:
         print_table(
-            ["TENANT", "NAME", "LIVE", "VERSIONS", "KIND", "BASE", "CHANGED (UTC)"],
+            ["TENANT", "NAME", "LIVE", "VERSIONS", "KIND", "BASE", "CHANGED"],
             [profile_text.row(profile) for profile in profiles],
             right=("LIVE", "VERSIONS"),
         )

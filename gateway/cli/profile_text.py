@@ -21,7 +21,7 @@ def row(profile: ProfileView) -> list[str]:
         str(len(present)),
         plain(" + ".join(_kind(adapter) for adapter in told.adapters)),
         plain(told.base),
-        _time(max(version.created for version in present)),
+        _time(max(version.created for version in present))[:10],
     ]
 
 

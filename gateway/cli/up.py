@@ -33,6 +33,7 @@ def up(
         int, typer.Option(envvar=["TAILOR_PORT_OFFSET", "PORT_OFFSET"], help="Move every port by this number.")
     ] = 0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer callers.")] = 1,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Register the demo profiles.")] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, print one JSON line on stdout; everything else on stderr.")
     ] = False,
@@ -40,7 +41,13 @@ def up(
     """Start Valkey, Triton and the gateway on this machine, and stop them all with Ctrl-C."""
     console = Console(stderr=as_json)
     options = Options(
-        base=base, run_directory=run_dir, port=port, port_offset=port_offset, workers=workers, as_json=as_json
+        base=base,
+        run_directory=run_dir,
+        port=port,
+        port_offset=port_offset,
+        workers=workers,
+        demo=demo,
+        as_json=as_json,
     )
     try:
         run_stack(options, _register, console)

@@ -5,8 +5,13 @@ Bases that every test of this folder may use; they are made once and never chang
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.adapters.bases import TestBase, make_base
+
+
+# Small matrices: a second thread costs more than it brings.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
