@@ -16,8 +16,10 @@ from gateway.backends.loader_client import LoaderClient
 from gateway.backends.prompt_tables import PromptTables
 from gateway.backends.triton import TritonBackend, TritonLimits
 from gateway.backends.triton_priming import TritonPrimer
+from gateway.backends.triton_tensors import MODEL
 from gateway.backends.triton_transport import GrpcTransport
 from gateway.config import LOADER_SOCKET, Config, ConfigError
+from gateway.domain.engine_view import EngineView
 from gateway.domain.job import Endpoint
 from gateway.domain.manifest import ManifestError, load_manifest
 from gateway.domain.tenant import Tenant
@@ -135,7 +137,14 @@ def control_app(config: Config, folder: Path) -> FastAPI:
             yield
         await asyncio.gather(redis.aclose(), *(transport.close() for transport in transports.values()))
 
-    app = admin_app(keys, exposition, lifespan)
+    async def engines() -> list[EngineView]:
+        ready = await asyncio.gather(*(transports[endpoint.name].ready(MODEL, timeout_s=2.0) for endpoint in endpoints))
+        return [
+            EngineView(endpoint.name, endpoint.address, answers, endpoint.manifest)
+            for endpoint, answers in zip(endpoints, ready, strict=True)
+        ]
+
+    app = admin_app(keys, engines, exposition, lifespan)
     app.state.registry = registry
     return app
 

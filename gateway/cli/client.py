@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.cli.output import CommandError, Exit
 from gateway.cli.settings import AdminSettings
+from gateway.domain.engine_view import EngineView
 from gateway.registry.limits import Registration
 from gateway.registry.views import LabelMoved, ProfileView, Registered, Removed, TenantView, Verification
 
@@ -59,6 +60,9 @@ class AdminClient:
 
     def tenants(self) -> list[TenantView]:
         return self._ask("GET", "/tenants", list[TenantView])
+
+    def engines(self) -> list[EngineView]:
+        return self._ask("GET", "/engines", list[EngineView])
 
     def register(self, what: Registration, body: Iterable[bytes], nbytes: int) -> Registered:
         """`body`: the archive in pieces; `nbytes`: their length in all."""

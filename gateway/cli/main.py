@@ -6,13 +6,15 @@ Decides nothing else. What only a server needs is not imported here, so that eve
 
 import typer
 
-from gateway.cli import adapters, keys, tenants
+from gateway.cli import adapters, engines, keys, tenants
+from gateway.cli.serve import serve
 from gateway.cli.up import up
 
 GROUPS: tuple[tuple[str, typer.Typer], ...] = (
     ("adapters", adapters.app),
     ("tenants", tenants.app),
     ("keys", keys.app),
+    ("engines", engines.app),
 )
 
 app = typer.Typer(
@@ -23,6 +25,7 @@ app = typer.Typer(
     help="Tailor: one base model, tuned for every tenant.",
 )
 app.command()(up)
+app.command()(serve)
 for _name, _group in GROUPS:
     app.add_typer(_group, name=_name)
 

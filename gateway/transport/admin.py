@@ -9,12 +9,13 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.transport.admin_engines import ListEngines, engines_router
 from gateway.transport.admin_profiles import router as profiles
 from gateway.transport.app import Lifespan, add_problem_handlers
 from gateway.transport.auth import KeyRing
 
 
-def admin_app(keys: KeyRing[str], exposition: Callable[[], bytes], lifespan: Lifespan) -> FastAPI:
+def admin_app(keys: KeyRing[str], engines: ListEngines, exposition: Callable[[], bytes], lifespan: Lifespan) -> FastAPI:
     """`keys`: administrators by name. `exposition`: all metrics in Prometheus' text format."""
     app = FastAPI(title="Tailor admin", version="1", lifespan=lifespan)
 
@@ -24,6 +25,7 @@ def admin_app(keys: KeyRing[str], exposition: Callable[[], bytes], lifespan: Lif
     # The bearer scheme is only there to be seen in the document; the key ring decides.
     guarded = [Depends(HTTPBearer(auto_error=False)), Depends(administrator)]
     app.include_router(profiles, dependencies=guarded)
+    app.include_router(engines_router(engines), dependencies=guarded)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
