@@ -11,18 +11,20 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from build.reference_engine import TEMPLATE, EngineSettings, write_engine
 
 sys.path.insert(0, str(TEMPLATE / "1"))
 
-from tailor_engine.engine import load_engine  # noqa: E402
-from tailor_engine.executor import Executor  # noqa: E402
-from tailor_engine.request import EngineRequest  # noqa: E402
+from tailor_engine.answers import Delivery
+from tailor_engine.engine import load_engine
+from tailor_engine.executor import Executor
+from tailor_engine.request import EngineRequest
 
 PROMPT_TOKENS = 46
 NEW_TOKENS = 64
@@ -70,14 +72,11 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415: slow to import, and only this script needs it
-
     count = 0
 
-    def deliver(deliveries: object) -> None:
+    def deliver(deliveries: Sequence[Delivery]) -> None:
         nonlocal count
-        for delivery in deliveries:  # type: ignore[attr-defined]
-            count += len(delivery.output.token_ids)
+        count += sum(len(delivery.output.token_ids) for delivery in deliveries if delivery.output is not None)
 
     with tempfile.TemporaryDirectory() as scratch:
         manifest = write_engine(arguments.checkpoint, "speed", Path(scratch), EngineSettings(kv_reuse=False))
@@ -92,7 +91,8 @@ def main() -> int:
     print(f"threads {torch.get_num_threads()}; tokens per second, best of {arguments.rounds} rounds")
     print(f"bare transformers loop, 1 stream   {max(bare):8.1f}")
     print(f"reference engine, 1 stream         {max(one):8.1f}   {max(one) / max(bare):.2f} of the bare loop")
-    print(f"reference engine, {arguments.streams:2} streams       {max(many):8.1f}   {max(many) / max(one):.2f} times one")
+    together = f"reference engine, {arguments.streams:2} streams"
+    print(f"{together:34} {max(many):8.1f}   {max(many) / max(one):.2f} times one stream")
     return 0
 
 

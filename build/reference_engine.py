@@ -125,7 +125,7 @@ def _plan(checkpoint: Path, name: str, settings: EngineSettings) -> tuple[Engine
     except msgspec.MsgspecError as error:
         raise EngineBuildError(f"{checkpoint / 'config.json'} does not fit: {error}") from error
     positions = config.max_position_embeddings
-    total = settings.max_total_tokens or min(positions, min(2048, max(512, positions // 2)))
+    total = settings.max_total_tokens or min(positions, 2048, max(512, positions // 2))
     if total > positions:
         raise EngineBuildError(f"--max-total-tokens {total} is more than the {positions} positions of {checkpoint}")
     kv_heads = config.num_key_value_heads or config.num_attention_heads
@@ -176,7 +176,7 @@ def _plan(checkpoint: Path, name: str, settings: EngineSettings) -> tuple[Engine
 
 
 def fingerprint(checkpoint: Path) -> str:
-    """`sha256:` and the digest of model.safetensors, or, of a sharded checkpoint, of all its shards' digests in order."""
+    """`sha256:` and the digest of model.safetensors; of a sharded checkpoint, that of its shards' digests in order."""
     shards = sorted(checkpoint.glob("model*.safetensors"))
     if not shards:
         raise EngineBuildError(f"{checkpoint} has no model.safetensors; prepare the base model first")

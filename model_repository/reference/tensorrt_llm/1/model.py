@@ -24,9 +24,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+from tailor_engine.answers import Delivery  # noqa: E402
 from tailor_engine.engine import load_engine  # noqa: E402
 from tailor_engine.errors import EngineLoadError, EnqueueError  # noqa: E402
-from tailor_engine.executor import Delivery  # noqa: E402
 from tailor_engine.manifest import read_options  # noqa: E402
 from tailor_engine.tensors_in import Inputs, flag, read_requests  # noqa: E402
 from tailor_engine.tensors_out import output_tensors  # noqa: E402
@@ -67,9 +67,7 @@ class TritonPythonModel:
         model = json.loads(args["model_config"])
         parameters = {name: entry["string_value"] for name, entry in model.get("parameters", {}).items()}
         self._decoupled = bool(model.get("model_transaction_policy", {}).get("decoupled", False))
-        self._string_inputs = {
-            entry["name"] for entry in model["input"] if entry["data_type"] == "TYPE_STRING"
-        }
+        self._string_inputs = {entry["name"] for entry in model["input"] if entry["data_type"] == "TYPE_STRING"}
         self._input_names = [entry["name"] for entry in model["input"]]
         self._calls: dict[str, _Call] = {}
         self._calls_lock = threading.Lock()

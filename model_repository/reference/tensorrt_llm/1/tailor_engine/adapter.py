@@ -136,6 +136,7 @@ def build_adapter(lora: LoraInput, ability: LoraAbility, config: ModelConfig, dt
     weights, rows = lora.weights, lora.config
     if lora.task_id is None or weights is None or rows is None:
         raise RequestError("Request for LoRA inference must have both lora_weights and lora_keys")
+    _check_shapes(weights, rows, ability)
     checked = _check_rows(weights, rows, ability, config)
     by_site: dict[tuple[int, int], list[_Row]] = {}
     for row in checked:
@@ -159,9 +160,7 @@ def build_adapter(lora: LoraInput, ability: LoraAbility, config: ModelConfig, dt
     return Adapter(lora.task_id, tuple(deltas), nbytes)
 
 
-def _check_rows(
-    weights: torch.Tensor, rows: torch.Tensor, ability: LoraAbility, config: ModelConfig
-) -> list[_Row]:
+def _check_shapes(weights: torch.Tensor, rows: torch.Tensor, ability: LoraAbility) -> None:
     if weights.dim() != 2:
         raise RequestError("Invalid shape for lora_weights tensor")
     if rows.dim() != 2:
@@ -174,6 +173,9 @@ def _check_rows(
         raise RequestError("Expected dim2 of lora_keys to have a size in [3, 4]")
     if weights.dtype != DTYPES[ability.dtype]:
         raise RequestError("Expected lora weights to be the same data type as base model")
+
+
+def _check_rows(weights: torch.Tensor, rows: torch.Tensor, ability: LoraAbility, config: ModelConfig) -> list[_Row]:
     shapes = module_shapes(config)
     checked: list[_Row] = []
     seen: set[tuple[int, str]] = set()

@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from .errors import EngineLoadError
+from .matrix import Matrix
 from .rotary import RotaryConfig, read_rotary
 
 ARCHITECTURES = {
@@ -53,35 +55,33 @@ class ModelConfig:
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
     """
-    qkv          [q + 2 kv, hidden]     qkv_bias [q + 2 kv] or None
-    dense        [hidden, q]            dense_bias [hidden] or None
-    gate_up      [2 intermediate, hidden]
-    down         [hidden, intermediate]
+    Matrices are out x in, biases included.
+
+    qkv          q + 2 kv x hidden
+    dense        hidden x q
+    gate_up      2 intermediate x hidden
+    down         hidden x intermediate
     input_norm   [hidden]               post_norm [hidden]
     qk_norm      [heads + kv heads, head size] or None: one weight per head, queries first
     """
 
     input_norm: torch.Tensor
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
+    qkv: Matrix
     qk_norm: torch.Tensor | None
-    dense: torch.Tensor
-    dense_bias: torch.Tensor | None
+    dense: Matrix
     post_norm: torch.Tensor
-    gate_up: torch.Tensor
-    gate_up_bias: torch.Tensor | None
-    down: torch.Tensor
-    down_bias: torch.Tensor | None
+    gate_up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True, eq=False)
 class ModelWeights:
-    """embedding and head are [vocabulary, hidden] and one tensor when the checkpoint ties them."""
+    """embedding is [vocabulary, hidden], head vocabulary x hidden: packed, so held apart even when they are tied."""
 
     embedding: torch.Tensor
     layers: tuple[LayerWeights, ...]
     norm: torch.Tensor
-    head: torch.Tensor
+    head: Matrix
 
 
 def read_config(checkpoint: Path) -> ModelConfig:
@@ -144,7 +144,7 @@ def load_weights(checkpoint: Path, config: ModelConfig, dtype: torch.dtype) -> M
     embedding = reader.tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
     head = embedding if config.tied_embeddings else reader.tensor("lm_head.weight", (config.vocab_size, hidden))
     layers = tuple(_load_layer(reader, f"model.layers.{index}.", config) for index in range(config.num_layers))
-    return ModelWeights(embedding, layers, reader.tensor("model.norm.weight", (hidden,)), head)
+    return ModelWeights(embedding, layers, reader.tensor("model.norm.weight", (hidden,)), Matrix(head))
 
 
 def _load_layer(reader: "_Reader", prefix: str, config: ModelConfig) -> LayerWeights:
@@ -158,18 +158,12 @@ def _load_layer(reader: "_Reader", prefix: str, config: ModelConfig) -> LayerWei
         qk_norm = torch.cat([q_norm.expand(config.num_heads, -1), k_norm.expand(config.num_kv_heads, -1)])
     return LayerWeights(
         input_norm=reader.tensor(f"{prefix}input_layernorm.weight", (hidden,)),
-        qkv=reader.stacked([(f"{prefix}self_attn.{name}.weight", (size, hidden)) for name, size in attention.items()]),
-        qkv_bias=reader.stacked_or_none(
-            [(f"{prefix}self_attn.{name}.bias", (size,)) for name, size in attention.items()]
-        ),
+        qkv=reader.matrix(f"{prefix}self_attn.", attention, hidden),
         qk_norm=qk_norm,
-        dense=reader.tensor(f"{prefix}self_attn.o_proj.weight", (hidden, config.q_size)),
-        dense_bias=reader.tensor_or_none(f"{prefix}self_attn.o_proj.bias", (hidden,)),
+        dense=reader.matrix(f"{prefix}self_attn.", {"o_proj": hidden}, config.q_size),
         post_norm=reader.tensor(f"{prefix}post_attention_layernorm.weight", (hidden,)),
-        gate_up=reader.stacked([(f"{prefix}mlp.{name}.weight", (size, hidden)) for name, size in mlp.items()]),
-        gate_up_bias=reader.stacked_or_none([(f"{prefix}mlp.{name}.bias", (size,)) for name, size in mlp.items()]),
-        down=reader.tensor(f"{prefix}mlp.down_proj.weight", (hidden, inner)),
-        down_bias=reader.tensor_or_none(f"{prefix}mlp.down_proj.bias", (hidden,)),
+        gate_up=reader.matrix(f"{prefix}mlp.", mlp, hidden),
+        down=reader.matrix(f"{prefix}mlp.", {"down_proj": hidden}, inner),
     )
 
 
@@ -185,10 +179,10 @@ class _Reader:
                 shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             else:
                 shards = ["model.safetensors"]
-            self._files = [safe_open(str(checkpoint / shard), framework="pt") for shard in shards]
+            self._files: list[Any] = [safe_open(str(checkpoint / shard), framework="pt") for shard in shards]
         except (OSError, KeyError, ValueError) as error:
             raise EngineLoadError(f"weights of checkpoint {checkpoint} cannot be read: {error}") from error
-        self._places = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118: not a dict
+        self._places = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
 
     def tensor_or_none(self, name: str, shape: tuple[int, ...]) -> torch.Tensor | None:
         if name not in self._places:
@@ -206,15 +200,14 @@ class _Reader:
             raise EngineLoadError(f"checkpoint {self._checkpoint} lacks the tensor {name}")
         return tensor
 
-    def stacked(self, parts: list[tuple[str, tuple[int, ...]]]) -> torch.Tensor:
-        return torch.cat([self.tensor(name, shape) for name, shape in parts])
-
-    def stacked_or_none(self, parts: list[tuple[str, tuple[int, ...]]]) -> torch.Tensor | None:
-        found = [self.tensor_or_none(name, shape) for name, shape in parts]
-        if all(part is None for part in found):
-            return None
+    def matrix(self, prefix: str, outputs: Mapping[str, int], inputs: int) -> Matrix:
+        """The projections `outputs` names, with their sizes, as one matrix; missing biases are zero, or all absent."""
+        weight = torch.cat([self.tensor(f"{prefix}{name}.weight", (size, inputs)) for name, size in outputs.items()])
+        biases = {name: self.tensor_or_none(f"{prefix}{name}.bias", (size,)) for name, size in outputs.items()}
+        if all(bias is None for bias in biases.values()):
+            return Matrix(weight)
         filled = [
-            torch.zeros(shape, dtype=self._dtype) if part is None else part
-            for part, (_, shape) in zip(found, parts, strict=True)
+            torch.zeros(size, dtype=self._dtype) if (bias := biases[name]) is None else bias
+            for name, size in outputs.items()
         ]
-        return torch.cat(filled)
+        return Matrix(weight, torch.cat(filled))

@@ -18,6 +18,6 @@ def mix(value: int) -> int:
 
 
 def uniform(seed: int, step: int) -> float:
-    """A number in (0, 1): the step-th draw of this seed. The seed is mixed first, so that seeds n and n+1 share none."""
+    """A number in (0, 1): the step-th draw of this seed. The seed is mixed first: n and n+1 share none."""
     bits = mix((mix(seed & MASK) + (step + 1) * GOLDEN) & MASK)
     return ((bits >> 11) + 0.5) / (1 << 53)

@@ -42,22 +42,22 @@ class Decoder:
         shape, eps = (config.hidden_size,), config.norm_eps
         for index, layer in enumerate(weights.layers):
             normed = functional.rms_norm(hidden, shape, layer.input_norm, eps)
-            qkv = functional.linear(normed, layer.qkv, layer.qkv_bias)
+            qkv = layer.qkv(normed)
             _adapt(step.adapters, index, QKV, normed, qkv)
             mixed = self._attention(qkv, layer, step, cache.data[index], cos, sin)
-            dense = functional.linear(mixed, layer.dense, layer.dense_bias)
+            dense = layer.dense(mixed)
             _adapt(step.adapters, index, DENSE, mixed, dense)
             hidden = dense.add_(hidden)
             normed = functional.rms_norm(hidden, shape, layer.post_norm, eps)
-            gate_up = functional.linear(normed, layer.gate_up, layer.gate_up_bias)
+            gate_up = layer.gate_up(normed)
             _adapt(step.adapters, index, GATE_UP, normed, gate_up)
             inner = functional.silu(gate_up[:, : config.intermediate_size])
             inner.mul_(gate_up[:, config.intermediate_size :])
-            down = functional.linear(inner, layer.down, layer.down_bias)
+            down = layer.down(inner)
             _adapt(step.adapters, index, DOWN, inner, down)
             hidden = down.add_(hidden)
         wanted = functional.rms_norm(hidden[step.logit_rows], shape, weights.norm, eps)
-        return functional.linear(wanted, weights.head).float()
+        return weights.head(wanted).float()
 
     def _attention(
         self,

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 
 from .adapter import module_shapes
+from .answers import Delivery
 from .checkpoint import ModelConfig, load_weights, read_config
 from .decoder import Decoder
 from .errors import EngineLoadError
-from .executor import Delivery, Executor, Stats
+from .executor import Executor
 from .manifest import EngineOptions, Manifest, read_manifest, read_options
+from .stats import Stats
 
 
 def load_engine(
@@ -63,8 +65,8 @@ def check_fit(manifest: Manifest, options: EngineOptions, config: ModelConfig) -
     for name, found in promised.items():
         if getattr(manifest, name) != found:
             raise EngineLoadError(
-                f"the manifest says {name} {getattr(manifest, name)}, the checkpoint {manifest.base.checkpoint} {found}; "
-                "build the engine again"
+                f"the manifest says {name} {getattr(manifest, name)}, but the checkpoint {manifest.base.checkpoint} "
+                f"has {found}; build the engine again"
             )
     if manifest.max_total_tokens > config.max_positions:
         raise EngineLoadError(
@@ -80,7 +82,9 @@ def check_fit(manifest: Manifest, options: EngineOptions, config: ModelConfig) -
     if manifest.lora is not None:
         unknown = sorted(set(manifest.lora.modules) - set(module_shapes(config)))
         if unknown:
-            raise EngineLoadError(f"the manifest names LoRA modules that this engine cannot adapt: {', '.join(unknown)}")
+            raise EngineLoadError(
+                f"the manifest names LoRA modules that this engine cannot adapt: {', '.join(unknown)}"
+            )
         if manifest.lora.dtype != manifest.dtype:
             raise EngineLoadError("the manifest's lora.dtype must be the engine's dtype, as in TensorRT-LLM")
     if manifest.prompt_table is not None and manifest.prompt_table.dtype != manifest.dtype:

@@ -11,6 +11,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 Digest = bytes
 
@@ -140,21 +141,22 @@ class BlockPool:
 
     def _best_window(self, count: int) -> int | None:
         """The window without owners that costs least: fewest cached blocks, then the longest unused."""
-        best: tuple[int, int] | None = None
-        best_start: int | None = None
+        cached = list(accumulate((block.digest is not None for block in self._blocks), initial=0))
+        candidates: dict[int, list[int]] = {}
         run = 0
         for index, block in enumerate(self._blocks):
             run = 0 if block.owner is not None else run + 1
-            if run < count:
-                continue
-            window = self._blocks[index - count + 1 : index + 1]
-            cached = [entry.last_used for entry in window if entry.digest is not None]
-            cost = (len(cached), max(cached, default=0))
-            if best is None or cost < best:
-                best, best_start = cost, index - count + 1
-            if cost[0] == 0:
-                break
-        return best_start
+            if run >= count:
+                start = index - count + 1
+                candidates.setdefault(cached[index + 1] - cached[start], []).append(start)
+        if not candidates:
+            return None
+        fewest = min(candidates)
+        if fewest == 0:
+            return candidates[0][0]
+        return min(
+            candidates[fewest], key=lambda start: max(block.last_used for block in self._blocks[start : start + count])
+        )
 
     def _compact(self) -> tuple[Move, ...]:
         """Push all owned extents to the low end; cached blocks that nobody owns are lost. Rare."""

@@ -131,7 +131,9 @@ def read_manifest(engine_dir: Path) -> Manifest:
     except msgspec.MsgspecError as error:
         raise EngineLoadError(f"engine manifest {path} does not fit: {error}") from error
     if manifest.engine.kind != "reference":
-        raise EngineLoadError(f"engine manifest {path} is of a {manifest.engine.kind} engine; this is the reference one")
+        raise EngineLoadError(
+            f"engine manifest {path} is of a {manifest.engine.kind} engine; this is the reference one"
+        )
     if manifest.dtype not in DTYPES:
         raise EngineLoadError(f"engine manifest {path} has dtype {manifest.dtype}; known are {', '.join(DTYPES)}")
     return manifest
@@ -157,5 +159,7 @@ def read_options(parameters: Mapping[str, str]) -> EngineOptions:
         raise EngineLoadError(f"a parameter of config.pbtxt does not fit: {error}") from error
     for name in ("kv_cache_tokens", "prefill_chunk_tokens", "max_num_tokens", "max_queue_size"):
         if getattr(options, name) < 1:
-            raise EngineLoadError(f"parameter {name} of config.pbtxt is {getattr(options, name)}; it must be at least 1")
+            raise EngineLoadError(
+                f"parameter {name} of config.pbtxt is {getattr(options, name)}; it must be at least 1"
+            )
     return options

@@ -8,7 +8,7 @@ gauges. Those that only make sense for a GPU or for speculative decoding are lef
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .executor import Stats
+from .stats import Stats
 
 REQUESTS = "nv_trt_llm_request_metrics"
 KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"

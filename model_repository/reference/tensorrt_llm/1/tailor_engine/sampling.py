@@ -110,7 +110,10 @@ def _draw(probabilities: torch.Tensor, rows: Seq[Sequence]) -> torch.Tensor:
     ranked = [index for index, flag in enumerate(whole) if not flag]
     if ranked:
         tokens[ranked] = _draw_ranked(
-            probabilities[ranked], uniforms[ranked], [top_k[index] for index in ranked], [top_p[index] for index in ranked]
+            probabilities[ranked],
+            uniforms[ranked],
+            [top_k[index] for index in ranked],
+            [top_p[index] for index in ranked],
         )
     return tokens
 
@@ -129,9 +132,7 @@ def _draw_ranked(
     targets = uniforms * shares * mass
     places = torch.minimum(_reach(running, targets), widths - 1)
     tokens = ids.gather(1, places.unsqueeze(1)).squeeze(1)
-    beyond = [
-        index for index, k in enumerate(top_k) if k == 0 and targets[index] > running[index, widths[index] - 1]
-    ]
+    beyond = [index for index, k in enumerate(top_k) if k == 0 and targets[index] > running[index, widths[index] - 1]]
     for index in beyond:  # a flat distribution: the draw lies behind the candidates, so the row is sorted whole
         ordered, order = probabilities[index].sort(descending=True, stable=True)
         place = _reach(ordered.double().cumsum(-1).unsqueeze(0), targets[index].unsqueeze(0))

@@ -5,7 +5,6 @@ Decides nothing on its own: it is the state that scheduler, decoder, sampler and
 num_return_sequences n becomes n sequences.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,7 +34,6 @@ class Job:
     next_poll_ns: int = 0
     stopped: bool = False
     sequences: list["Sequence"] = field(default_factory=list)
-    on_end: Callable[[], None] | None = None
 
     @property
     def finished(self) -> bool:

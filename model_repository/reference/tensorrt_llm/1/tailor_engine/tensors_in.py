@@ -88,9 +88,7 @@ def read_requests(
         raise EnqueueError("Expected inputTokens tensors to have 2 dimensions")
     rows = ids.shape[0]
     if rows > 1 and not decoupled:
-        raise EnqueueError(
-            "Batch size > 1 requires the tensorrt_llm backend to be using decoupled transaction policy"
-        )
+        raise EnqueueError("Batch size > 1 requires the tensorrt_llm backend to be using decoupled transaction policy")
     streaming = flag(inputs, "streaming")
     if streaming and not decoupled:
         raise EnqueueError("Streaming is only supported if model is deployed using decoupled mode.")
@@ -110,7 +108,8 @@ def _refuse_not_computed(inputs: Inputs, request_type: str | None) -> None:
         raise EnqueueError(f"Draft tokens length ({length}) exceeds maximum draft tokens length (0).")
     if present & set(LOOKAHEAD):
         raise EnqueueError(
-            "Cannot set the request lookahead decoding configuration when model instance lookahead parameters are not set."
+            "Cannot set the request lookahead decoding configuration when model instance lookahead parameters are "
+            "not set."
         )
     if request_type not in (None, "context_and_generation"):
         raise EnqueueError(f"request_type {request_type} is not supported: there is no disaggregated serving")
@@ -131,7 +130,9 @@ class _Row:
             raise EnqueueError(f"request_output_len ({new_tokens}) must be at least 1")
         decay = self._scalar("runtime_top_p_decay", 1.0)
         if decay != 1.0:
-            raise EnqueueError(f"runtime_top_p_decay ({decay}) is not supported by this engine; leave it out or send 1.0")
+            raise EnqueueError(
+                f"runtime_top_p_decay ({decay}) is not supported by this engine; leave it out or send 1.0"
+            )
         bias = self._tensor("embedding_bias")
         return EngineRequest(
             input_ids=ids,

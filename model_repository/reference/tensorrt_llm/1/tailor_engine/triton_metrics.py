@@ -9,8 +9,8 @@ import threading
 import time
 from typing import Any
 
-from .executor import Stats
 from .metrics import FAMILIES, readings
+from .stats import Stats
 
 PERIOD_S = 0.1
 

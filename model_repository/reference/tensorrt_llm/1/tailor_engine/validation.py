@@ -65,7 +65,7 @@ def _check_sampling(request: EngineRequest, manifest: Manifest) -> None:
         and sampling.temperature >= 0.0
         and sampling.repetition_penalty > 0.0
         and sampling.min_tokens >= 0
-        and 1 <= request.num_return_sequences
+        and request.num_return_sequences >= 1
     )
     if not sane:  # also for NaN, which compares false
         raise RequestError("Incorrect sampling config")
@@ -77,7 +77,7 @@ def _check_sampling(request: EngineRequest, manifest: Manifest) -> None:
     bias = request.embedding_bias
     if bias is not None and tuple(bias.shape) != (manifest.vocab_size,):
         raise RequestError(
-            f"embedding_bias has shape {list(bias.shape)}; the engine takes [{manifest.vocab_size}], its vocabulary size"
+            f"embedding_bias has shape {list(bias.shape)}; the engine takes [{manifest.vocab_size}], one per id"
         )
     for name, words in (("stop", request.stop_words), ("bad", request.bad_words)):
         if any(not 0 <= token < manifest.vocab_size for word in words for token in word):

@@ -44,9 +44,7 @@ def decode_words(flat: Sequence[int]) -> tuple[Word, ...]:
 def ends_with_word(tokens: Sequence[int], words: Sequence[Word]) -> bool:
     """Whether the sequence, prompt included, now ends with one of the words."""
     last = tokens[-1]
-    return any(
-        word[-1] == last and len(word) <= len(tokens) and tuple(tokens[-len(word) :]) == word for word in words
-    )
+    return any(word[-1] == last and len(word) <= len(tokens) and tuple(tokens[-len(word) :]) == word for word in words)
 
 
 def banned_next(tokens: Sequence[int], words: Sequence[Word]) -> list[int]:
