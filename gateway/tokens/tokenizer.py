@@ -17,7 +17,7 @@ from gateway.domain.answer import Detokenizer
 from gateway.domain.errors import InvalidRequest
 from gateway.domain.request import Message
 from gateway.tokens.detokenizer import Detokenizers
-from gateway.tokens.template import ChatTemplate
+from gateway.tokens.template import ChatTemplate, ChatTemplateError
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
@@ -34,15 +34,25 @@ class BaseTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, eos_ids: tuple[int, ...]) -> None:
+        # A file may carry the cut and the padding of its training; a prompt wants neither.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self.eos_ids = eos_ids
         self._tokenizer = tokenizer
-        self._literal = Tokenizer.from_str(tokenizer.to_str())
-        self._literal.encode_special_tokens = True
+        self._literal = _literal(tokenizer)
+        self._inner_literal = _literal(tokenizer, inner=True)
         self._template = template
         self._detokenizers = Detokenizers(tokenizer)
-        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-        specials.sort(key=len, reverse=True)
-        self._special = re.compile("(" + "|".join(map(re.escape, specials)) + ")") if specials else re.compile("(?!)")
+        added = tokenizer.get_added_tokens_decoder()
+        self._special_ids = {token.content: number for number, token in added.items() if token.special}
+        specials = [token for token in added.values() if token.special]
+        self._special = _any_of([re.escape(token.content) for token in specials])
+        self._special_in_text = _any_of(
+            [
+                (r"\s*" if token.lstrip else "") + re.escape(token.content) + (r"\s*" if token.rstrip else "")
+                for token in specials
+            ]
+        )
 
     @classmethod
     def load(cls, directory: Path) -> "BaseTokenizer":
@@ -58,7 +68,10 @@ class BaseTokenizer:
         config = _read_json(directory / "tokenizer_config.json")
         special_tokens = {name: text for name in _SPECIAL_NAMES if (text := _token_text(config.get(name))) is not None}
         source = _template_source(directory, config)
-        template = ChatTemplate(source, special_tokens) if source is not None else None
+        try:
+            template = ChatTemplate(source, special_tokens) if source is not None else None
+        except ChatTemplateError as error:
+            raise TokenizerError(f"{directory}: the chat template {error}") from error
         return cls(tokenizer, template, _eos_ids(directory, tokenizer, special_tokens))
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
@@ -96,14 +109,45 @@ class BaseTokenizer:
 
         hidden = [Message(message.role, self._special.sub(hide, message.content)) for message in messages]
         stand_in = re.compile(f"\ue000{nonce}([0-9]+)\ue001")
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         ids: list[int] = []
-        for position, piece in enumerate(self._special.split(template.render(hidden))):
+        for position, piece in enumerate(self._special_in_text.split(template.render(hidden))):
             if position % 2:
-                ids.append(vocabulary[piece])
+                number = self._special_ids.get(piece)
+                ids.append(self._special_ids[piece.strip()] if number is None else number)
             elif piece:
-                ids += self._encode(self._literal, stand_in.sub(lambda match: spelled[int(match[1])], piece))
+                tokenizer = self._inner_literal if position else self._literal
+                ids += self._encode(tokenizer, stand_in.sub(lambda match: spelled[int(match[1])], piece))
         return ids
+
+
+def _literal(tokenizer: Tokenizer, *, inner: bool = False) -> Tokenizer:
+    """
+    A copy that reads special spellings as text; `inner`: of stretches that follow a special token.
+
+    Some vocabularies put a space before a text's first word alone; encoded by itself, every stretch would get one.
+    """
+    definition = json.loads(tokenizer.to_str())
+    if inner:
+        for step in _steps(definition["pre_tokenizer"]):
+            if step.get("prepend_scheme") == "first":
+                step["prepend_scheme"] = "never"
+    literal = Tokenizer.from_str(json.dumps(definition))
+    literal.encode_special_tokens = True
+    return literal
+
+
+def _steps(pre_tokenizer: object) -> list[dict[str, object]]:
+    match pre_tokenizer:
+        case {"type": "Sequence", "pretokenizers": [*steps]}:
+            return [inner for step in steps for inner in _steps(step)]
+        case dict(step):
+            return [step]
+    return []
+
+
+def _any_of(patterns: list[str]) -> re.Pattern[str]:
+    """One group that matches any of these, the longest first; nothing where there are none."""
+    return re.compile("(" + "|".join(sorted(patterns, key=len, reverse=True)) + ")" if patterns else "(?!)")
 
 
 def _read_json(path: Path) -> dict[str, object]:
