@@ -92,6 +92,15 @@ class PlainPeft:
         rows: list[list[int]] = produced.tolist()
         return [row[: row.index(end)] if end in row else row for row in rows]
 
+    @torch.no_grad()
+    def next_logits(self, prompt: Sequence[int]) -> torch.Tensor:
+        """What the model would say after one prompt: [vocabulary], float32."""
+        ids = torch.tensor([list(prompt)])
+        if self._table is None:
+            return self.model(input_ids=ids).logits[0, -1]
+        inputs = torch.cat([self._table[None], self.model.get_input_embeddings()(ids)], dim=1)
+        return self.model(inputs_embeds=inputs).logits[0, -1]
+
     def answers(
         self,
         prompts: Sequence[str],
