@@ -121,7 +121,6 @@ class Generate:
             generation = await self._attempt(job, record)
             try:
                 record.first_content_s = clock()
-                record.outcome = "disconnected"
                 yield generation
                 record.outcome = "finished"
             finally:
@@ -130,6 +129,13 @@ class Generate:
         except TailorError as error:
             record.outcome = "refused" if isinstance(error, CallerError) else "failed"
             record.error = type(error).__name__
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if record.outcome != "finished":
+                record.outcome = "disconnected"
+            raise
+        except Exception as error:
+            record.outcome, record.error = "failed", type(error).__name__
             raise
         finally:
             self._running -= 1

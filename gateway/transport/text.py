@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -94,6 +94,7 @@ class _Answer:
         self._identifier = identifier
         self._include_usage = include_usage
         self._send = send
+        self._started = False
 
     async def whole(self, opening: AbstractAsyncContextManager[Generation]) -> None:
         events: list[Event] = []
@@ -107,56 +108,53 @@ class _Answer:
         await send_whole(self._send, 200, headers, body)
 
     async def stream(self, opening: AbstractAsyncContextManager[Generation], heartbeat_s: float) -> None:
+        try:
+            generation = await self._first_content(opening, heartbeat_s)
+            # Left before the last chunk is written: whoever has read it finds the request settled.
+            async with AsyncExitStack() as leaving:
+                leaving.push_async_exit(opening)
+                last = await self._relay(generation)
+        except Exception as error:
+            if not self._started:
+                raise
+            # The status has left already: all that remains is to say it in the stream.
+            _log.warning(
+                "request %s broke off: %s: %s",
+                self._identifier,
+                type(error).__name__,
+                error,
+                exc_info=None if isinstance(error, TailorError) else error,
+            )
+            return await self._break_off(error)
+        await self._write(last + DONE, more=False)
+
+    async def _first_content(self, opening: AbstractAsyncContextManager[Generation], heartbeat_s: float) -> Generation:
+        """Enter the generation; headers leave meanwhile if that takes longer than a heartbeat."""
         entering = asyncio.ensure_future(opening.__aenter__())
         try:
-            waited = await self._beat_until(entering, heartbeat_s)
-        except BaseException:
+            while not (await asyncio.wait((entering,), timeout=heartbeat_s))[0]:
+                if not self._started:
+                    await self._start([])
+                await self._write(HEARTBEAT)
+        except BaseException as error:
             entering.cancel()
             await asyncio.gather(entering, return_exceptions=True)
             if not entering.cancelled() and entering.exception() is None:
-                await opening.__aexit__(None, None, None)
+                await opening.__aexit__(type(error), error, error.__traceback__)
             raise
-        try:
-            generation = entering.result()
-        except TailorError as error:
-            if not waited:
-                raise
-            # The status has left with the heartbeat: all that remains is to say it in the stream.
-            return await self._break_off(error)
-        failure: BaseException | None = None
-        try:
-            await self._relay(generation, waited)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            await opening.__aexit__(type(failure) if failure else None, failure, None)
+        return entering.result()
 
-    async def _beat_until(self, entering: "asyncio.Future[Generation]", heartbeat_s: float) -> bool:
-        """Wait for the first content; returns whether headers have left meanwhile."""
-        waited = False
-        while not (await asyncio.wait((entering,), timeout=heartbeat_s))[0]:
-            if not waited:
-                await self._start([])
-                waited = True
-            await self._write(HEARTBEAT)
-        return waited
-
-    async def _relay(self, generation: Generation, started: bool) -> None:
+    async def _relay(self, generation: Generation) -> bytes:
+        """Everything but the stream's last bytes, which are returned."""
         render = self._renderer(generation)
         route = route_label(generation.job, generation.target)
-        if not started:
-            await self._start([(b"x-tailor-route", route.encode())])
         opening = render.first(self.request.n)
-        try:
-            async for events in generation:
-                await self._write(opening + render.events(events))
-                opening = b""
-        except Exception as error:
-            _log.warning("request %s broke off", self._identifier, exc_info=error)
-            return await self._break_off(error)
-        last = render.usage(usage_object(generation.usage, route)) if self._include_usage else b""
-        await self._write(last + DONE, more=False)
+        if not self._started:
+            await self._start([(b"x-tailor-route", route.encode())])
+        async for events in generation:
+            await self._write(opening + render.events(events))
+            opening = b""
+        return render.usage(usage_object(generation.usage, route)) if self._include_usage else b""
 
     async def _break_off(self, error: Exception) -> None:
         # A typed error and no [DONE]: clients take a silent end for success.
@@ -176,6 +174,7 @@ class _Answer:
         return [(b"x-request-id", self._identifier.encode()), (b"x-tailor-route", route.encode())]
 
     def _start(self, headers: list[tuple[bytes, bytes]]) -> Awaitable[None]:
+        self._started = True
         identity = (b"x-request-id", self._identifier.encode())
         return self._send(
             {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, identity, *headers]}
