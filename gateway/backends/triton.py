@@ -147,8 +147,16 @@ class TritonBackend:
         A miss is no failure: the adapter is loaded again. Where the engine has no room for it, or evicts it before the
         request is there, this waits and tries until the first token is due: nothing has reached the caller yet.
         """
+        due = asyncio.get_running_loop().time() + self._limits.first_token_s
+        try:
+            async with asyncio.timeout_at(due):
+                return await self._opened(job, endpoint, due)
+        except TimeoutError:
+            # Connecting and loading have patience of their own, and more of it than this request.
+            raise DeadlineExceeded(f"the engine gave no token within {self._limits.first_token_s:g} s") from None
+
+    async def _opened(self, job: Job, endpoint: Endpoint, due: float) -> tuple[InferStream, list[TokenChunk]]:
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._limits.first_token_s
         adapter = job.profile.lora
         missed, pause = 0, 0.02
         while True:
