@@ -17,7 +17,10 @@ from gateway.domain.errors import (
     TargetUnavailable,
 )
 
+# The first fragment that is there counts.
 _TEXTS: tuple[tuple[str, type[BackendFailed]], ...] = (
+    # A failed forward pass fails every active request, with the words of whatever one of them did wrong.
+    ("Encountered an error in forward", EngineFailed),
     ("Please send LoRA weights with request", AdapterNotLoaded),
     ("PEFT Cache is full", AdapterCacheFull),
     ("There are no done tasks to evict", AdapterCacheFull),
@@ -26,6 +29,9 @@ _TEXTS: tuple[tuple[str, type[BackendFailed]], ...] = (
     ("Exceeds maximum queue size", EngineQueueFull),
     ("exceeds maximum input length", EngineRefused),
     ("lora_weights", EngineRefused),
+    ("lora weights to be the same data type", EngineRefused),
+    ("lora_task_id must be set", EngineRefused),
+    ("Expected layerId", EngineRefused),
     ("lora module", EngineRefused),
     ("low_rank", EngineRefused),
     ("prompt vocab size", EngineRefused),
