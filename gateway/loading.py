@@ -21,7 +21,8 @@ class Loading:
     An AdapterLoader.
 
     `count` is told endpoint and outcome of each sending. `at_once` bounds the sendings under way, and with them the
-    weights in memory.
+    weights in memory. `hold_s`: how long others wait for a holder of the right to send that may have died, less than a
+    caller waits for a first token; one that is only slow costs a second copy, which engines ignore.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Loading:
         count: Callable[[str, str], None] = lambda endpoint, outcome: None,
         at_once: int = 2,
         patience_s: float = 120.0,
+        hold_s: float = 20.0,
     ) -> None:
         self._primer = primer
         self._book = book
         self._count = count
         self._at_once = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
+        self._hold_s = hold_s
         self._under_way: dict[tuple[str, int], asyncio.Task[int]] = {}
 
     async def load(self, endpoint: Endpoint, adapter: LoraAdapter, missed: int) -> int:
@@ -65,18 +68,23 @@ class Loading:
                     last = await self._book.last(endpoint.name, adapter.task_id)
                     if last > missed:
                         return last
-                    if await self._book.claim(endpoint.name, adapter.task_id, self._patience_s):
-                        return await self._send(endpoint, adapter, max(last, missed))
+                    if await self._book.claim(endpoint.name, adapter.task_id, self._hold_s):
+                        return await self._send(endpoint, adapter, missed)
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise DeadlineExceeded("the engine did not take the adapter's weights in time") from None
 
-    async def _send(self, endpoint: Endpoint, adapter: LoraAdapter, after: int) -> int:
+    async def _send(self, endpoint: Endpoint, adapter: LoraAdapter, missed: int) -> int:
         try:
+            # Whoever held the right before may have sent it since we looked.
+            last = await self._book.last(endpoint.name, adapter.task_id)
+            if last > missed:
+                await self._book.give_up(endpoint.name, adapter.task_id)
+                return last
             async with self._at_once:
                 await self._primer.prime(endpoint, adapter)
             self._count(endpoint.name, "loaded")
-            return await self._book.sent(endpoint.name, adapter.task_id, after)
+            return await self._book.sent(endpoint.name, adapter.task_id, max(last, missed))
         except BaseException as error:
             self._count(endpoint.name, type(error).__name__)
             await self._book.give_up(endpoint.name, adapter.task_id)
