@@ -64,10 +64,10 @@ class LoaderClient:
                     raise TargetUnavailable(f"the gateway's own loader cannot be reached: {error}") from error
                 finally:
                     os.close(directory)
-                self._reader_task = asyncio.create_task(self._read(reader))
+                self._reader_task = asyncio.create_task(self._read(reader, self._writer))
             return self._writer
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = msgspec.json.Decoder(LoadReply)
         try:
             while line := await reader.readline():
@@ -79,6 +79,7 @@ class LoaderClient:
             pass
         finally:
             self._writer = None
+            writer.close()
             for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(TargetUnavailable("the gateway's own loader went away"))
