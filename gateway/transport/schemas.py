@@ -23,6 +23,11 @@ Stop = Annotated[str, Meta(min_length=1, max_length=256)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
+# Where a temperature or a share of the mass this small leaves nothing but the likeliest token.
+_SMALLEST = 1e-5
+# A caller's own words come back in a refusal and stand in a log line: no more of them than help to find the place.
+_MOST_QUOTED = 128
+
 
 class TextPart(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
     text: str
@@ -67,16 +72,17 @@ class _Sampling(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     user: str | None = None
     # Extensions that users of self-hosted servers know.
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 
     def sampling(self) -> SamplingParams:
         temperature = 1.0 if self.temperature is None else self.temperature
         top_p = 1.0 if self.top_p is None else self.top_p
+        # An engine divides by one in single precision and takes the other's 0 for "not set".
+        greedy = temperature < _SMALLEST or top_p < _SMALLEST
         return SamplingParams(
-            # No mass left but the first token's: the engine reads 0 as "not set".
-            temperature=0.0 if top_p == 0 else temperature,
-            top_p=top_p or 1.0,
+            temperature=0.0 if greedy else temperature,
+            top_p=1.0 if top_p < _SMALLEST else top_p,
             top_k=self.top_k or 0,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
@@ -200,7 +206,7 @@ def _read(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
 
 
 _AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(.*)`")
 _ONLY_NULL = re.compile(r"^Expected `null`, got ")
 
@@ -208,17 +214,21 @@ _ONLY_NULL = re.compile(r"^Expected `null`, got ")
 def _invalid(text: str) -> InvalidRequest:
     """The decoder's sentence as ours: its path becomes `param`."""
     at = _AT.search(text)
-    path = at[1] if at else ""
+    path = _quoted(at[1]) if at else ""
     rule = text[: at.start()] if at else text
     if unknown := _UNKNOWN.match(rule):
-        param = f"{path}.{unknown[1]}" if path else unknown[1]
+        param = _quoted(f"{path}.{unknown[1]}" if path else unknown[1])
         return InvalidRequest(f"`{param}` is not a field of this operation", param, "unknown_parameter")
     if missing := _MISSING.match(rule):
         param = f"{path}.{missing[1]}" if path else missing[1]
         return InvalidRequest(f"`{param}` is required", param, "missing_required_parameter")
     if _ONLY_NULL.match(rule):
         return InvalidRequest(f"`{path}` is not supported by this server", path, "unsupported_parameter")
-    return InvalidRequest(f"`{path or 'body'}`: {rule[0].lower()}{rule[1:]}", path or None)
+    return InvalidRequest(f"`{path or 'body'}`: {_quoted(rule[0].lower() + rule[1:])}", path or None)
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"
 
 
 def _message(message: ChatMessage) -> Message:
