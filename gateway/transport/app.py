@@ -46,7 +46,7 @@ def callers_app(
     generating: Mapping[str, ASGIApp], models: ModelsEndpoint, probes: Probes, lifespan: Lifespan
 ) -> Application:
     """The application on port 8080. `generating`: path to endpoint."""
-    app = FastAPI(title="Tailor", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Tailor", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     for path, endpoint in generating.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.router.routes += [
@@ -70,7 +70,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _CODES.get(error.status_code, "invalid_request")
-        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        # Not request.url: a caller's Host header takes part in it.
+        message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
         response = _response(Problem(error.status_code, "invalid_request_error", code, message), request)
         response.headers.update(error.headers or {})
         return response
