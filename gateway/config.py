@@ -7,9 +7,10 @@ Does not wire anything.
 
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -18,12 +19,12 @@ from msgspec import Meta
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?\Z")]
 
 LOADER_SOCKET = "loader.sock"
 """The name, in the runtime directory, of the socket on which the control process takes orders."""
 
-_REFERENCE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class ConfigError(ValueError):
@@ -76,13 +77,13 @@ class EndpointConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An API key, by public id and keyed hash. `tailor keys new` makes both."""
 
-    id: Annotated[str, Meta(pattern="^[0-9A-Za-z]{12}$")]
-    hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{12}\Z")]
+    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     name: str = ""
 
 
 class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")]
     keys: tuple[KeyConfig, ...] = ()
     bases: tuple[Name, ...] = ()
 
@@ -128,17 +129,17 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
     Read a configuration file.
 
     Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown or missing, a value does not fit, a name is used
-            twice, or a referenced environment variable is not set.
+        ConfigError: the file is missing or not YAML, a key is unknown, missing or there twice, a value does not fit, a
+            name is used twice, or a referenced environment variable is not set.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml.load(path.read_text("utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     try:
-        config = msgspec.convert(_resolved(document, environment), Config)
+        config = msgspec.convert(_resolved(document, environment, "$"), Config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
@@ -147,20 +148,33 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
     return config
 
 
-def _resolved(value: object, environment: Mapping[str, str]) -> object:
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice: the later one would silently win, and a tenant or two be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                mark = key.start_mark
+                raise yaml.constructor.ConstructorError(problem=f"`{key.value}` is there twice", problem_mark=mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _resolved(value: object, environment: Mapping[str, str], at: str) -> object:
     match value:
         case str():
-            return _REFERENCE.sub(lambda match: _lookup(match[1], environment), value)
+            return _REFERENCE.sub(lambda match: _lookup(match[1], environment, at), value)
         case list():
-            return [_resolved(item, environment) for item in value]
+            return [_resolved(item, environment, f"{at}[{index}]") for index, item in enumerate(value)]
         case dict():
-            return {key: _resolved(item, environment) for key, item in value.items()}
+            return {key: _resolved(item, environment, f"{at}.{key}") for key, item in value.items()}
     return value
 
 
-def _lookup(name: str, environment: Mapping[str, str]) -> str:
+def _lookup(name: str, environment: Mapping[str, str], at: str) -> str:
     if name not in environment:
-        raise ConfigError(f"refers to ${{{name}}}, and that environment variable is not set")
+        raise ConfigError(f"`{at}` refers to ${{{name}}}, and that environment variable is not set")
     return environment[name]
 
 
@@ -172,9 +186,9 @@ def _check_names(config: Config, path: Path) -> None:
         ("tenant", [tenant.name for tenant in config.tenants]),
         ("key id", [key.id for key in keys]),
     ):
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"{path}: {what} `{name}` is there twice; each needs a name of its own")
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{path}: {what} `{twice}` is there twice; each needs a name of its own")
     known = {base.name for base in config.bases}
     for tenant in config.tenants:
         for name in tenant.bases:
