@@ -9,7 +9,6 @@ import torch
 
 from tests.unit.adapters.bases import TestBase, make_base
 
-
 # Small matrices: a second thread costs more than it brings.
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from gateway.adapters.modules import BY_LEAF, shape_of
 from gateway.domain.manifest import EngineManifest
-from tests.unit.adapters.bases import HIDDEN, LAYERS, manifest
+from tests.unit.adapters.engines import HIDDEN, LAYERS, manifest
 
 PREFIX = "base_model.model.model.layers"
 

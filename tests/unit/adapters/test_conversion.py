@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from gateway.adapters.convert import convert
 from gateway.adapters.directory import AdapterFiles, find_adapter
 from gateway.domain.manifest import Dtype, EngineManifest
-from tests.unit.adapters.bases import LAYERS, TestBase, ids, make_base, save, tune
+from tests.unit.adapters.bases import TestBase, ids, make_base, save, tune
+from tests.unit.adapters.engines import LAYERS
 from tests.unit.adapters.executor import logits, read_lora, read_table
 
 TOLERANCE = 1e-4

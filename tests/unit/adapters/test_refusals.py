@@ -14,7 +14,8 @@ from gateway.adapters.convert import convert
 from gateway.adapters.directory import find_adapter
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.domain.manifest import Dtype, EngineManifest
-from tests.unit.adapters.bases import HIDDEN, TestBase
+from tests.unit.adapters.bases import TestBase
+from tests.unit.adapters.engines import HIDDEN
 from tests.unit.adapters.handmade import (
     PREFIX,
     engine,
