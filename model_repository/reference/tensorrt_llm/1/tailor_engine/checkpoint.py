@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .errors import EngineLoadError
 from .matrix import Matrix
@@ -180,7 +180,7 @@ class _Reader:
             else:
                 shards = ["model.safetensors"]
             self._files: list[Any] = [safe_open(str(checkpoint / shard), framework="pt") for shard in shards]
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise EngineLoadError(f"weights of checkpoint {checkpoint} cannot be read: {error}") from error
         self._places = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
 
