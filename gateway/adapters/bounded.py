@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.adapters.convert_job import OUTCOME, Job, JobFiles, JobLimits, Outcome
+from gateway.adapters.convert_job import OUTCOME, Job, JobFiles, Outcome
 from gateway.adapters.directory import AdapterFiles
+from gateway.adapters.job_limits import JobLimits
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.domain.manifest import EngineManifest
 from gateway.domain.registry_errors import StorageFull

@@ -14,20 +14,13 @@ import msgspec
 
 from gateway.adapters.convert import convert
 from gateway.adapters.directory import AdapterFiles
+from gateway.adapters.job_limits import JobLimits
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.adapters.room import is_full
 from gateway.domain.manifest import EngineManifest
 from gateway.domain.version import Conversion
 
 OUTCOME = "outcome.json"
-
-
-class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Walls around one conversion. `timeout_s` is both wall-clock time and processor time."""
-
-    address_space_bytes: int = 2 << 30
-    file_bytes: int = 2 << 30
-    timeout_s: int = 300
 
 
 class JobFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from gateway.adapters.bounded import convert_bounded
-from gateway.adapters.convert_job import JobLimits
 from gateway.adapters.directory import AdapterFiles
+from gateway.adapters.job_limits import JobLimits
 from gateway.adapters.refusal import AdapterRefused
 from gateway.domain.manifest import EngineManifest
 from gateway.domain.version import Conversion, Derived, VersionRecord

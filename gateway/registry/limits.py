@@ -4,7 +4,7 @@ The bounds of the adapter path, and what a registration says beside the files.
 
 from dataclasses import dataclass, field
 
-from gateway.adapters.convert_job import JobLimits
+from gateway.adapters.job_limits import JobLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.adapters.bounded import convert_bounded
 from gateway.adapters.convert import convert
-from gateway.adapters.convert_job import JobLimits
 from gateway.adapters.directory import find_adapter
+from gateway.adapters.job_limits import JobLimits
 from gateway.adapters.refusal import AdapterRefused, RefusalCode
 from gateway.domain.registry_errors import StorageFull
 from tests.unit.adapters.handmade import engine, lora_config, lora_tensors, write
