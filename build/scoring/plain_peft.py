@@ -93,13 +93,17 @@ class PlainPeft:
         return [row[: row.index(end)] if end in row else row for row in rows]
 
     @torch.no_grad()
-    def next_logits(self, prompt: Sequence[int]) -> torch.Tensor:
-        """What the model would say after one prompt: [vocabulary], float32."""
-        ids = torch.tensor([list(prompt)])
+    def logits(self, prompt: Sequence[int], completion: Sequence[int] = ()) -> torch.Tensor:
+        """What the model would say after the prompt and after each token of a completion: [1 + tokens, vocabulary]."""
+        ids = torch.tensor([[*prompt, *completion]])
         if self._table is None:
-            return self.model(input_ids=ids).logits[0, -1]
-        inputs = torch.cat([self._table[None], self.model.get_input_embeddings()(ids)], dim=1)
-        return self.model(inputs_embeds=inputs).logits[0, -1]
+            scored = self.model(input_ids=ids).logits[0]
+        else:
+            inputs = torch.cat([self._table[None], self.model.get_input_embeddings()(ids)], dim=1)
+            scored = self.model(inputs_embeds=inputs).logits[0]
+        # From the end: behind virtual tokens there are more positions than ids.
+        last: torch.Tensor = scored[len(scored) - 1 - len(completion) :]
+        return last
 
     def answers(
         self,

@@ -38,5 +38,5 @@ def _near_tie(judge: PlainPeft, prompt: str, served: str, expected: str) -> bool
     differing = (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
     shared = next(differing, min(len(left), len(right)))
     rendered = [*render_prompt(judge.tokenizer, prompt), *right[:shared]]
-    best = torch.topk(judge.next_logits(rendered), 2).values
+    best = torch.topk(judge.logits(rendered)[-1], 2).values
     return bool(best[0] - best[1] < NEAR_TIE)
