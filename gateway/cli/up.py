@@ -69,7 +69,7 @@ def _register(access: AdminAccess, profile: DemoProfile) -> bool:
         LocalRunError: the gateway refuses it.
     """
     try:
-        files = [find_adapter(directory) for directory in profile.directories]
+        files = [find_adapter(Path(directory)) for directory in profile.directories]
         notes = ProfileNotes(instruction=profile.instruction, description=profile.description)
         with AdminClient(AdminSettings(access.url, access.key)) as client:
             registered = client.register(

@@ -32,7 +32,7 @@ class DemoProfile(msgspec.Struct, frozen=True):
 
     tenant: str
     name: str
-    directories: tuple[Path, ...]
+    directories: tuple[str, ...]
     description: str
     instruction: str
     example: Example
@@ -56,7 +56,7 @@ def demo_profiles(folder: Path) -> list[DemoProfile]:
         DemoProfile(
             tenant=entry.tenant,
             name=entry.name,
-            directories=tuple(folder / adapter for adapter in entry.adapters),
+            directories=tuple(str(folder / adapter) for adapter in entry.adapters),
             description=entry.description,
             instruction=entry.instruction,
             example=entry.example,

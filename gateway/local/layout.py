@@ -42,6 +42,11 @@ class RunDirectory:
     def env(self) -> Path:
         return self.root / "env"
 
+    @property
+    def ready(self) -> Path:
+        """Where and what the run is, without its keys; there while it answers."""
+        return self.root / "ready.json"
+
     def store(self, base: str) -> Path:
         """The adapter store of one base: profiles of another would have nothing to run on."""
         return self.root / "store" / base

@@ -15,7 +15,6 @@ from typing import NamedTuple
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # Source: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def tie_to_parent() -> Callable[[], None]:
@@ -32,11 +31,6 @@ def tie_to_parent() -> Callable[[], None]:
             os._exit(1)
 
     return tie
-
-
-def adopt_orphans() -> None:
-    """From now on a descendant whose parent ends becomes a child of this process and cannot be lost from sight."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 class _Stat(NamedTuple):

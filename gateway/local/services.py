@@ -7,7 +7,11 @@ Decides what each one is given. Does not start or stop anything (gateway/local/s
 import http.client
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
 
 from gateway.local import triton, valkey
 from gateway.local.config_file import PEPPER_VARIABLE, Keys
@@ -17,6 +21,7 @@ from gateway.local.supervisor import Service
 from gateway.local.threads import thread_settings
 
 _ANSWERS_WITHIN_S = 2.0
+_BODY_BYTES = 1024 * 1024
 
 
 def valkey_service(run: RunDirectory, base: str, ports: Ports) -> Service:
@@ -65,12 +70,35 @@ def gateway_service(run: RunDirectory, config: Path, ports: Ports, keys: Keys) -
     )
 
 
+def visible_models(ports: Ports, key: str) -> set[str]:
+    """The names that the gateway lists for a key; none while it does not answer."""
+    body = _get(ports.gateway, "/v1/models", {"authorization": f"Bearer {key}"}) or b""
+    try:
+        return {model.id for model in msgspec.json.decode(body, type=_Models).data}
+    except msgspec.MsgspecError:
+        return set()
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
 def _answers_ok(port: int, path: str) -> bool:
+    return _get(port, path) is not None
+
+
+def _get(port: int, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> bytes | None:
+    """The body of an answer with status 200, or None for anything else."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWERS_WITHIN_S)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.HTTPStatus.OK
+        connection.request("GET", path, headers=dict(headers))
+        response = connection.getresponse()
+        return response.read(_BODY_BYTES) if response.status == http.HTTPStatus.OK else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

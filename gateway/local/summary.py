@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gateway.local.config_file import Addresses
 from gateway.local.demo import DemoProfile
@@ -48,6 +49,17 @@ def print_ready(ready: Ready) -> None:
     sys.stdout.flush()
 
 
+def read_ready(path: Path) -> Ready:
+    """
+    What a run in another process wrote into its directory.
+
+    Raises:
+        OSError: there is none.
+        msgspec.MsgspecError: another version wrote it.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=Ready)
+
+
 def print_summary(console: Console, ready: Ready, *, question: str) -> None:
     """The same for a person; `question`: what may be asked of the base. Lines to paste are never wrapped."""
     took = f"ready in {ready.ready_s:.0f} s, {ready.resident_bytes / 2**20:,.0f} MiB of memory"
@@ -56,7 +68,7 @@ def print_summary(console: Console, ready: Ready, *, question: str) -> None:
     console.print(_profiles(ready))
     console.print("[bold]Try it[/] [dim]in another terminal, in this folder[/]\n", highlight=False)
     for line in _paste(ready, question):
-        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False, style="cyan" if line else None)
+        console.print(Text(line, style="cyan"), soft_wrap=True)
     console.print("\n[dim]Ctrl-C stops everything.[/]")
 
 
@@ -83,29 +95,31 @@ def _profiles(ready: Ready) -> Table:
 
 
 def _paste(ready: Ready, question: str) -> list[str]:
-    """A shell that knows the run, then curl, Python, and the command line."""
+    """A shell that knows the run, then curl, Python and the command line; nothing is indented, or Python would mind."""
     mine = next((profile for profile in ready.profiles if profile.tenant == "acme"), None)
     model, prompt = (mine.name, mine.example.prompt) if mine else (ready.base, question)
-    body = msgspec.json.encode({"model": ready.base, "messages": [{"role": "user", "content": question}]}).decode()
-    python = (
-        f"from openai import OpenAI; print(OpenAI().chat.completions.create(model={model!r}, temperature=0, "
-        f'messages=[{{"role": "user", "content": {prompt!r}}}]).choices[0].message.content)'
-    )
     return [
         f"source {_short(ready.env)}",
         "",
         'curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\',
-        f"  -H 'Content-Type: application/json' -d {_single_quoted(body)}",
+        "-H 'Content-Type: application/json' -d @- <<'END'",
+        f'{{"model": {_quoted(ready.base)}, "messages": [{{"role": "user", "content": {_quoted(question)}}}]}}',
+        "END",
         "",
-        f".venv/bin/python -c {_single_quoted(python)}",
+        ".venv/bin/python - <<'END'",
+        "from openai import OpenAI",
+        f'messages = [{{"role": "user", "content": {_quoted(prompt)}}}]',
+        f"answer = OpenAI().chat.completions.create(model={_quoted(model)}, temperature=0, messages=messages)",
+        "print(answer.choices[0].message.content)",
+        "END",
         "",
-        ".venv/bin/tailor adapters list",
+        f".venv/bin/tailor adapters show acme/{mine.name}" if mine else ".venv/bin/tailor adapters list",
     ]
 
 
-def _single_quoted(text: str) -> str:
-    quoted = text.replace("'", "'\\''")
-    return f"'{quoted}'"
+def _quoted(text: str) -> str:
+    """A string that JSON and Python both read as this text."""
+    return msgspec.json.encode(text).decode()
 
 
 def _short(path: str) -> str:

@@ -23,7 +23,8 @@ from typing import Self
 
 from gateway.local.errors import LocalRunError, ServiceDied, StopAsked
 from gateway.local.layout import REPOSITORY
-from gateway.local.processes import adopt_orphans, descendants, group_lives, kill, signal_groups, tie_to_parent
+from gateway.local.processes import group_lives, kill, marked, signal_groups, tie_to_parent
+from gateway.local.triton import remove_shared_memory
 
 _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KILLED_WITHIN_S = 5.0
@@ -38,7 +39,7 @@ class Service:
     One process of the stack.
 
     `ready` asks it once, quickly, and answers whether it can be used; it never raises. `environment` is all it gets,
-    beside a mark by which the reaper knows whatever descends from it.
+    beside a mark by which it is known whatever descends from it.
     """
 
     name: str
@@ -77,7 +78,6 @@ class Supervisor:
         self._impatient = False
 
     def __enter__(self) -> Self:
-        adopt_orphans()
         self._selector = selectors.DefaultSelector()
         self._wakeup, sender = socket.socketpair()
         for end in (self._wakeup, sender):
@@ -219,7 +219,8 @@ class Supervisor:
             self._end([running.process.pid])
             running.process.wait()
             running.service.pid_file.unlink(missing_ok=True)
-        self._end_orphans()
+        self._end_runaways()
+        remove_shared_memory(self._prefix)  # a Triton that was killed has not
         self._tell_reaper("done")
         assert self._reaper.stdin is not None
         self._reaper.stdin.close()
@@ -239,10 +240,10 @@ class Supervisor:
             time.sleep(0.02)
         signal_groups(groups, signal.SIGKILL)
 
-    def _end_orphans(self) -> None:
-        """What left its group and lost its parent was adopted by this process, and ends with it."""
+    def _end_runaways(self) -> None:
+        """What left its service's group is known by the mark of the run."""
         deadline = time.monotonic() + _KILLED_WITHIN_S
-        while (left := set(descendants(os.getpid())) - {self._reaper.pid}) and time.monotonic() < deadline:
+        while (left := marked(f"{_MARK}={self._mark}")) and time.monotonic() < deadline:
             kill(left, signal.SIGKILL)
             time.sleep(0.01)
 

@@ -20,13 +20,14 @@ from gateway.local.supervisor import Service, Supervisor
 POLITE = "import time; print('polite line', flush=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 # Its child leaves group and session and loses its parent: what a daemon does.
-RUNAWAY = (
-    "import os, subprocess, sys, time\n"
-    "middle = subprocess.run([sys.executable, '-c', 'import subprocess, sys; subprocess.Popen([sys.executable, \"-c\","
-    ' "import time; time.sleep(600)"], start_new_session=True)\'])\n'
-    "print('ran away', flush=True)\n"
-    "time.sleep(600)\n"
-)
+RUNAWAY = """
+import subprocess, sys, time
+daemon = [sys.executable, "-c", "import time; time.sleep(600)"]
+middle = f"import subprocess; print(subprocess.Popen({daemon!r}, start_new_session=True).pid)"
+subprocess.run([sys.executable, "-c", middle])
+print("away", flush=True)
+time.sleep(600)
+"""
 
 
 def service(run: RunDirectory, name: str, code: str) -> Service:
@@ -53,9 +54,9 @@ def main(directory: Path) -> int:
                 name: supervisor.start(service(run, name, code))
                 for name, code in (("polite", POLITE), ("deaf", DEAF), ("runaway", RUNAWAY))
             }
-            while "ran away" not in run.log("runaway").read_text():
+            while not (runaway := run.log("runaway").read_text()).endswith("away\n"):
                 time.sleep(0.01)
-            print(json.dumps({"services": pids, "all": descendants(os.getpid())}), flush=True)
+            print(json.dumps({"services": pids, "all": [*descendants(os.getpid()), int(runaway.split()[0])]}), flush=True)
             supervisor.watch()
     except StopAsked as asked:
         print(f"asked by {asked}", flush=True)

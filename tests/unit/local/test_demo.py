@@ -18,7 +18,7 @@ def test_every_listed_profile_is_a_demo_tenants_and_its_adapters_are_committed(b
     for profile in profiles:
         assert profile.tenant in TENANTS
         assert 1 <= len(profile.directories) <= 2
-        assert all((directory / "adapter_config.json").is_file() for directory in profile.directories)
+        assert all((Path(directory) / "adapter_config.json").is_file() for directory in profile.directories)
 
 
 def test_a_base_without_a_list_has_none(tmp_path: Path) -> None:
