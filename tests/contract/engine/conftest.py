@@ -1,4 +1,4 @@
-"""Puts the engine's package on the path, the way Triton's model.py does; it is no part of the installed distribution."""
+"""Puts the engine's package on the path, the way Triton's model.py does; it is not installed."""
 
 import sys
 from collections.abc import Iterator

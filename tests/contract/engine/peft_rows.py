@@ -42,7 +42,8 @@ def lora_input(directory: Path, task_id: int, base: dict[str, torch.Tensor]) -> 
 
 def prompt_rows(directory: Path) -> torch.Tensor:
     """The virtual tokens of a prompt-tuning or p-tuning directory [tokens, hidden]."""
-    return load_file(directory / "adapter_model.safetensors")["prompt_embeddings"].float()
+    rows: torch.Tensor = load_file(directory / "adapter_model.safetensors")["prompt_embeddings"]
+    return rows.float()
 
 
 def _parts(name: str) -> tuple[int, str, str]:

@@ -8,6 +8,7 @@ cached prefixes. Logits are compared because equal tokens hide faults: a DoRA wi
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ class Case:
 
 @torch.inference_mode()
 def _greedy(
-    model: torch.nn.Module,
+    model: Any,
     embed: Callable[[torch.Tensor], torch.Tensor],
     rows: torch.Tensor | None,
     ids: list[int],
@@ -83,7 +84,7 @@ def cases(tiny: Path) -> dict[str, Case]:
             )
         )
         parts = [] if name == "base" else [tiny / "adapters" / part for part in name.split(" + ")]
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
         embed = model.get_input_embeddings()
         lora: LoraInput | None = None
         table: PromptTable | None = None

@@ -14,7 +14,7 @@ from tailor_engine.kv_blocks import BlockPool, Move
 from tailor_engine.request import EngineRequest, FinishReason, LoraInput, PromptTable, SamplingParams, Wants
 
 from build.reference_engine import EngineSettings
-from tests.contract.engine.harness import Harness
+from tests.contract.engine.harness import Harness, Listener
 
 PROMPT = (1, 45, 74, 293, 84, 100, 200)
 PLAIN = EngineRequest(PROMPT, 16, streaming=True)
@@ -184,7 +184,8 @@ def test_a_fragmented_cache_is_compacted_and_answers_stay_right(
     short = replace(PLAIN, max_new_tokens=40, sampling=SamplingParams(repetition_penalty=1.4))
     expected_short = harness.answer(short).tokens
     # Ten of 6 blocks each; every second one ends at once, leaving holes that the long request (55 blocks) has to join.
-    staying, leaving = [], []
+    staying: list[Listener] = []
+    leaving: list[Listener] = []
     for index in range(10):
         request = short if index % 2 else replace(short, max_new_tokens=40, stop_words=((expected_short[1],),))
         (staying if index % 2 else leaving).append(harness.submit(request))

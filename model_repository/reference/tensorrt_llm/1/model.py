@@ -31,6 +31,7 @@ from tailor_engine.manifest import read_options  # noqa: E402
 from tailor_engine.tensors_in import Inputs, flag, read_requests  # noqa: E402
 from tailor_engine.tensors_out import output_tensors  # noqa: E402
 from tailor_engine.triton_metrics import MetricsPublisher  # noqa: E402
+from torch.utils.dlpack import from_dlpack  # noqa: E402
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 REQUIRED_OUTPUTS = ("output_ids", "sequence_length")
@@ -144,7 +145,7 @@ class TritonPythonModel:
             if name in self._string_inputs:
                 strings[name] = [bytes(value) for value in tensor.as_numpy().reshape(-1)]
             else:
-                tensors[name] = torch.from_dlpack(tensor.to_dlpack())
+                tensors[name] = from_dlpack(tensor.to_dlpack())
         return Inputs(tensors, strings)
 
     def _deliver(self, deliveries: Seq[Delivery]) -> None:
