@@ -17,7 +17,7 @@ from gateway.local.errors import LocalRunError
 from gateway.local.processes import is_alive
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_LAST_RUN_STOPS_WITHIN_S = 20.0
+_LAST_RUN_STOPS_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,9 @@ def main(directory: Path) -> int:
             }
             while not (runaway := run.log("runaway").read_text()).endswith("away\n"):
                 time.sleep(0.01)
-            print(json.dumps({"services": pids, "all": [*descendants(os.getpid()), int(runaway.split()[0])]}), flush=True)
+            print(
+                json.dumps({"services": pids, "all": [*descendants(os.getpid()), int(runaway.split()[0])]}), flush=True
+            )
             supervisor.watch()
     except StopAsked as asked:
         print(f"asked by {asked}", flush=True)
