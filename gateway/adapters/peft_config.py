@@ -164,6 +164,8 @@ def parse_raw(content: bytes) -> dict[str, Any]:
         raise _invalid(f"adapter_config.json has {len(content)} bytes; at most {MAX_CONFIG_BYTES} are read.")
     try:
         raw = json.loads(content)
+        # Half a surrogate pair, or nesting that can be read but not written, would fail later and elsewhere.
+        json.dumps(raw, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _invalid("adapter_config.json is not JSON.") from error
     if not isinstance(raw, dict):
