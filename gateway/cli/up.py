@@ -34,6 +34,14 @@ def up(
     ] = 0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer callers.")] = 1,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Register the demo profiles.")] = True,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Build the engine with another limit, such as lora-cache-bytes=1000000; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, print one JSON line on stdout; everything else on stderr.")
     ] = False,
@@ -48,6 +56,7 @@ def up(
         workers=workers,
         demo=demo,
         as_json=as_json,
+        engine=tuple(f"--{setting}" for setting in engine or ()),
     )
     try:
         run_stack(options, _register, console)

@@ -35,7 +35,9 @@ _VISIBLE_WITHIN_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`port` moves the gateway alone, `port_offset` everything."""
+    """
+    `port` moves the gateway alone, `port_offset` everything. `engine`: further options of build.reference_engine.
+    """
 
     base: BaseName
     run_directory: Path
@@ -44,6 +46,7 @@ class Options:
     workers: int
     demo: bool = True
     as_json: bool = False
+    engine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ class _Start:
             *("--checkpoint", str(base.checkpoint)),
             *("--name", base.model),
             *("--output", str(self._run.engine(base.key))),
+            *self._options.engine,
         ]
         with _Step(self._console, f"engine for {base.model}"):
             self._supervisor.run(
