@@ -31,6 +31,7 @@ from gateway.domain.errors import (
     AdapterCacheFull,
     AdapterNotLoaded,
     AnswerIncomplete,
+    BackendFailed,
     DeadlineExceeded,
     EngineQueueFull,
 )
@@ -147,37 +148,36 @@ class TritonBackend:
         A miss is no failure: the adapter is loaded again. Where the engine has no room for it, or evicts it before the
         request is there, this waits and tries until the first token is due: nothing has reached the caller yet.
         """
-        due = asyncio.get_running_loop().time() + self._limits.first_token_s
-        try:
-            async with asyncio.timeout_at(due):
-                return await self._opened(job, endpoint, due)
-        except TimeoutError:
-            # Connecting and loading have patience of their own, and more of it than this request.
-            raise DeadlineExceeded(f"the engine gave no token within {self._limits.first_token_s:g} s") from None
-
-    async def _opened(self, job: Job, endpoint: Endpoint, due: float) -> tuple[InferStream, list[TokenChunk]]:
         loop = asyncio.get_running_loop()
+        due = loop.time() + self._limits.first_token_s
         adapter = job.profile.lora
         missed, pause = 0, 0.02
-        while True:
-            try:
-                if adapter is None:
-                    return await self._first(job, endpoint, NO_LORA, due)
-                sending = self._residency.claim(endpoint, adapter)
-                if sending <= missed:
-                    sending = await self._loader.load(endpoint, adapter, missed)
-                    self._residency.learned(endpoint, adapter, sending)
-                return await self._first(job, endpoint, lora_by_id(adapter.task_id), due)
-            except AdapterNotLoaded:
-                if adapter is None or loop.time() > due:
-                    raise
-                missed = max(missed, sending)
-                self._residency.missed(endpoint, adapter, sending)
-            except (AdapterCacheFull, EngineQueueFull):
-                if loop.time() + pause > due:
-                    raise
-                await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
-                pause = min(pause * 2, 0.5)
+        lacking: BackendFailed | None = None
+        try:
+            # Connecting and loading have patience of their own, and more of it than this request.
+            async with asyncio.timeout_at(due):
+                while True:
+                    try:
+                        if adapter is None:
+                            return await self._first(job, endpoint, NO_LORA, due)
+                        sending = self._residency.claim(endpoint, adapter)
+                        if sending <= missed:
+                            sending = await self._loader.load(endpoint, adapter, missed)
+                            self._residency.learned(endpoint, adapter, sending)
+                        return await self._first(job, endpoint, lora_by_id(adapter.task_id), due)
+                    except AdapterNotLoaded as failure:
+                        if adapter is None:
+                            raise
+                        lacking, missed = failure, max(missed, sending)
+                        self._residency.missed(endpoint, adapter, sending)
+                    except (AdapterCacheFull, EngineQueueFull) as failure:
+                        lacking = failure
+                        await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
+                        pause = min(pause * 2, 0.5)
+        except (TimeoutError, DeadlineExceeded):
+            # What was lacking says more than that the time is up.
+            late = DeadlineExceeded(f"the engine gave no token within {self._limits.first_token_s:g} s")
+            raise lacking or late from None
 
     async def _first(
         self, job: Job, endpoint: Endpoint, lora: Fragment, due: float

@@ -14,7 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.backends.triton_errors import engine_error
-from gateway.domain.errors import AnswerIncomplete, BackendFailed, DeadlineExceeded, TargetUnavailable
+from gateway.domain.errors import BackendFailed, DeadlineExceeded, TargetUnavailable
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = (
@@ -82,20 +82,10 @@ class _GrpcStream:
             raise _failure(error) from error
         if message is grpc.aio.EOF:
             self._ended = True
-            await self._check_status()
             return []
         if message.error_message:
             raise engine_error(message.error_message)
         return [message.infer_response]
-
-    async def _check_status(self) -> None:
-        code = await self._call.code()
-        if code is grpc.StatusCode.UNAVAILABLE:
-            raise TargetUnavailable(f"Triton went away: {await self._call.details()}")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise DeadlineExceeded("the engine did not finish in time")
-        if code is not grpc.StatusCode.OK:
-            raise AnswerIncomplete(f"the engine's stream ended with {code.name}: {await self._call.details()}")
 
     def cancel(self) -> None:
         self._call.cancel()
