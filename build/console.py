@@ -51,3 +51,17 @@ def score_table(title: str, rows: Sequence[AdapterScores]) -> Table:
             str(row.adapted),
         )
     return table
+
+
+def markdown_table(rows: Sequence[AdapterScores]) -> str:
+    """The same table in Markdown, as docs/models.md has it; a test holds the two together."""
+    lines = [
+        "| adapter | held-out set | method | trained | file | base, bare | base + instruction | adapter, bare |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.name} | {row.held_out_set} | {row.method} | {row.trainable_parameters:,} | {kilobytes(row.file_bytes)}"
+        f" | {row.base_bare} | {row.base_instructed} | {row.adapted} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"

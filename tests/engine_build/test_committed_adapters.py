@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from build.console import markdown_table
 from build.recipes import smollm2, tiny
 from build.recipes.recipe import read_held_out
 from build.scoring.demo import BASES, DemoBase, read_profiles
@@ -104,3 +105,10 @@ def test_a_model_card_says_the_measured_scores(recipe: smollm2.AdapterRecipe) ->
     for row in scores:
         assert f"| {row.held_out_set} | {row.base_bare} | {row.base_instructed} | {row.adapted} |" in card
         assert (base.artefacts / "heldout" / f"{row.held_out_set}.jsonl").is_file()
+
+
+@EACH_BASE
+def test_the_manual_has_the_measured_scores(base: DemoBase) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = markdown_table(read_scores(base.artefacts / "scores.json"))
+    assert table in manual, f"put this into docs/models.md:\n{table}"
