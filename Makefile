@@ -47,6 +47,7 @@ constraints: env ## pin what .venv holds into constraints.txt
 	@exec $(BIN)/python scripts/pin.py
 
 clean: ## remove what runs and tools left behind; keeps the environment and the converted models
+	@pid=$$(cat .run/lock 2>/dev/null) && grep -q tailor /proc/$$pid/cmdline 2>/dev/null && echo "tailor runs here (pid $$pid): stop it first" && exit 1 || true
 	rm -rf .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find gateway build model_repository scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
