@@ -148,4 +148,4 @@ def quick(cell: Cell) -> Cell:
 
 def warm_up(cell: Cell) -> Cell:
     """What is asked once before anything is measured: imports happen, connections open, adapters travel."""
-    return replace(cell, requests=min(cell.requests, cell.callers), spread_s=0.0)
+    return replace(cell, requests=max(1, min(cell.callers, cell.requests // 4)), spread_s=0.0)

@@ -64,21 +64,24 @@ class Stack:
         run, ports, keys = self._run, self._ports, self._keys
         self._build_engine()
         manifest = load_manifest(run.engine(_BASE.key) / "manifest.json")
-        self._speech = Speech.seeded(
-            seed, _BASE.checkpoint, manifest.vocab_size, max(cell.tokens for cell in CELLS if cell.paced)
+        longest = max(cell.tokens for cell in CELLS if cell.paced)
+        self._speech = Speech.seeded(seed, _BASE.checkpoint, manifest.vocab_size, longest)
+        standin = triton_standin.Settings(
+            port=ports.paced_triton,
+            control=str(self._socket("paced-triton")),
+            interval_s=STEP_S,
+            ids=self._speech.ids,
         )
-        self._up(valkey_service(run, _BASE.key, ports.tailor))
-        self._own(
-            "paced-triton",
-            "bench.standins.triton",
-            triton_standin.Settings(
-                port=ports.paced_triton,
-                control=str(self._socket("paced-triton")),
-                interval_s=STEP_S,
-                ids=self._speech.ids,
+        self._up(
+            valkey_service(run, _BASE.key, ports.tailor),
+            triton_service(run, _BASE.key, ports.tailor),
+            self._own("paced-triton", "bench.standins.triton", standin),
+            self._own("callers", "bench.callers.http", self._socket("callers")),
+            *(
+                self._own(kind, "bench.callers.direct", kind, self._socket(kind), _BASE.checkpoint)
+                for kind in map(str, _DIRECT)
             ),
         )
-        self._up(triton_service(run, _BASE.key, ports.tailor))
         self._up(gateway_service(run, write_configuration(run, _BASE, ports, keys), ports.tailor, keys))
         models = {cell.model for cell in CELLS}
         for profile in demo_profiles(_BASE.demo):
@@ -86,9 +89,6 @@ class Stack:
                 register(ports, keys, profile)
                 self._supervisor.pause(0)
         self._start_nginx()
-        self._own("callers", "bench.callers.http", self._socket("callers"))
-        for kind in _DIRECT:
-            self._own(kind.value, "bench.callers.direct", kind.value, self._socket(kind.value), _BASE.checkpoint)
         seconds = time.monotonic() - began
         self._console.print(f"[green]✓[/] {len(self.pids)} services run [dim]{seconds:.1f} s[/]", highlight=False)
 
@@ -146,21 +146,20 @@ class Stack:
         ports = self._ports
         paced = [cell for cell in CELLS if cell.paced]
         recordings = record(ports.tailor.gateway, self._keys.tenants[_TENANT].text, paced)
-        self._own(
-            "paced-openai",
-            "bench.standins.openai",
-            openai_standin.Settings(
-                port=ports.paced_openai,
-                control=str(self._socket("paced-openai")),
-                interval_s=STEP_S,
-                recordings=recordings,
-            ),
+        standin = openai_standin.Settings(
+            port=ports.paced_openai,
+            control=str(self._socket("paced-openai")),
+            interval_s=STEP_S,
+            recordings=recordings,
         )
         command = nginx.command(binary, self._run.root / "nginx", port=ports.nginx, upstream=ports.paced_openai)
-        self._up(self._service("nginx", command, lambda: not is_free(ports.nginx)))
+        self._up(
+            self._own("paced-openai", "bench.standins.openai", standin),
+            self._service("nginx", command, lambda: not is_free(ports.nginx)),
+        )
 
-    def _own(self, name: str, module: str, *arguments: str | Path | msgspec.Struct) -> None:
-        """Start a process of this package; settings travel in a file."""
+    def _own(self, name: str, module: str, *arguments: str | Path | msgspec.Struct) -> Service:
+        """A process of this package; settings travel in a file."""
         texts = []
         for argument in arguments:
             if isinstance(argument, msgspec.Struct):
@@ -170,7 +169,7 @@ class Stack:
             else:
                 texts.append(str(argument))
         socket = self._socket(name)
-        self._up(self._service(name, [sys.executable, "-m", module, *texts], lambda: control.answers(socket)))
+        return self._service(name, [sys.executable, "-m", module, *texts], lambda: control.answers(socket))
 
     def _service(self, name: str, command: list[str], ready: Callable[[], bool]) -> Service:
         return Service(
@@ -183,10 +182,13 @@ class Stack:
             ready_within_s=_READY_WITHIN_S,
         )
 
-    def _up(self, service: Service) -> None:
-        with self._console.status(f"starting {service.name}"):
+    def _up(self, *services: Service) -> None:
+        """Start these together, and wait until each can be used."""
+        for service in services:
             self.pids[service.name] = self._supervisor.start(service)
-            self._supervisor.wait_until_ready(service)
+        for service in services:
+            with self._console.status(f"starting {service.name}"):
+                self._supervisor.wait_until_ready(service)
 
     def _socket(self, name: str) -> Path:
         return self._run.root / f"{name}.sock"
@@ -204,6 +206,7 @@ def running(folder: Path, seed: int, console: Console) -> Iterator[Stack]:
     run = RunDirectory(folder)
     run.create()
     prefix = triton.shared_memory_prefix(ports.tailor)
+    triton.remove_shared_memory(prefix)
     with run.held() as lock, Supervisor(grace_s=_GRACE_S, shared_memory_prefix=prefix, lock=lock) as supervisor:
         stack = Stack(supervisor, run, ports, console)
         stack.start(seed)

@@ -25,14 +25,22 @@ class Pace:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._members: dict[Paced, None] = {}
+        self._empty = asyncio.Event()
         self.steps = 0
         self.late_steps = 0
 
     def join(self, member: Paced) -> None:
         self._members[member] = None
+        self._empty.clear()
 
     def leave(self, member: Paced) -> None:
         self._members.pop(member, None)
+        if not self._members:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Wait until the last member has left."""
+        await self._empty.wait()
 
     async def run(self) -> None:
         """Step until cancelled."""

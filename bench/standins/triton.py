@@ -42,7 +42,7 @@ class Health(msgspec.Struct, frozen=True):
 class _Answer:
     """One stream under way."""
 
-    def __init__(self, engine: "_Engine", connection: Connection, stream: int, identifier: bytes, wanted: int) -> None:
+    def __init__(self, engine: "Engine", connection: Connection, stream: int, identifier: bytes, wanted: int) -> None:
         self._engine = engine
         self._connection = connection
         self._stream = stream
@@ -62,13 +62,16 @@ class _Answer:
             self._connection.end(self._stream)
 
 
-class _Engine:
+class Engine:
+    """All answers under way; `take` and `over` are what a Connection calls."""
+
     def __init__(self, ids: tuple[int, ...], pace: Pace) -> None:
         self.ids = ids
         self._pace = pace
         self._answers: dict[tuple[Connection, int], _Answer] = {}
 
     def take(self, connection: Connection, stream: int, message: bytes) -> None:
+        """Begin to answer a call."""
         connection.begin(stream)
         question = asked(message)
         if question is None:
@@ -95,7 +98,7 @@ class _Engine:
 
 async def _run(settings: Settings) -> None:
     pace = Pace(settings.interval_s)
-    engine = _Engine(settings.ids, pace)
+    engine = Engine(settings.ids, pace)
     await asyncio.get_running_loop().create_server(
         lambda: Connection(engine.take, engine.over), "127.0.0.1", settings.port
     )
