@@ -20,7 +20,7 @@ MANDATORY = {
 def _read(
     tensors: dict[str, torch.Tensor], decoupled: bool = True, request_type: str | None = None
 ) -> list[EngineRequest]:
-    inputs = Inputs({**MANDATORY, **tensors}, {})
+    inputs = Inputs({**MANDATORY, **tensors})
     return read_requests(inputs, exclude_input_default=False, decoupled=decoupled, request_type=request_type)
 
 
@@ -162,18 +162,20 @@ def test_a_wrong_form_is_refused(tensors: dict[str, torch.Tensor], text: str) ->
 def test_missing_ids_batches_and_streams_without_decoupling_and_disaggregation_are_refused() -> None:
     lengths = {name: tensor for name, tensor in MANDATORY.items() if name != "input_ids"}
     with pytest.raises(EnqueueError, match="input_ids or encoder_input_features is not present in the request"):
-        read_requests(Inputs(lengths, {}), exclude_input_default=False, decoupled=True)
+        read_requests(Inputs(lengths), exclude_input_default=False, decoupled=True)
     with pytest.raises(EnqueueError, match="Streaming is only supported if model is deployed using decoupled mode"):
         _read({"streaming": torch.tensor([True])}, decoupled=False)
     two = {name: tensor.repeat(2, *[1] * (tensor.dim() - 1)) for name, tensor in MANDATORY.items()}
     with pytest.raises(EnqueueError, match="Batch size > 1 requires the tensorrt_llm backend to be using decoupled"):
         _read(two, decoupled=False)
+    with pytest.raises(EnqueueError, match="num_return_sequences > 1 is only supported"):
+        _read({"num_return_sequences": _int(2)}, decoupled=False)
     with pytest.raises(EnqueueError, match="request_type context_only"):
         _read({}, request_type="context_only")
 
 
 def test_a_guide_of_any_type_is_noticed() -> None:
-    inputs = Inputs(MANDATORY, {"guided_decoding_guide_type": [b"made_up"]})
+    inputs = Inputs(MANDATORY, frozenset({"guided_decoding_guide_type"}))
     (request,) = read_requests(inputs, exclude_input_default=False, decoupled=True)
     assert request.guided
 

@@ -2,8 +2,9 @@
 The Triton model `tensorrt_llm`: the reference engine behind Triton's Python backend.
 
 Decides what crosses the border: tensors to torch and back, response senders, the FINAL flag, `stop`. Does not know how
-answers are computed (tailor_engine does, and is tested without Triton). Every tensor but strings goes through DLPack:
-under numpy 2 the backend's as_numpy reads wrong values, and it has no bfloat16 at all.
+answers are computed (tailor_engine does, and is tested without Triton). Tensors go through DLPack and never through
+numpy: the stub takes the numpy of the interpreter's own site-packages, whatever PYTHONPATH says, and where that is
+numpy 2 as_numpy reads wrong values and a string kills the stub. bfloat16 it has not at all.
 """
 
 import json
@@ -16,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The stub runs its interpreter isolated, so PYTHONPATH has to be read here; and our package lies beside this file.
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
-sys.path += [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in sys.path]
+# The stub runs its interpreter isolated, so PYTHONPATH has to be read here, and goes first: the interpreter's own
+# site-packages may hold another torch. Our package lies beside this file.
+PYTHONPATH = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+sys.path[:0] = [str(Path(__file__).resolve().parent), *PYTHONPATH]
 # Waiting threads sleep instead of spinning: gateway and server share the cores. Read when torch loads OpenMP.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -69,7 +71,6 @@ class TritonPythonModel:
         parameters = {name: entry["string_value"] for name, entry in model.get("parameters", {}).items()}
         self._decoupled = bool(model.get("model_transaction_policy", {}).get("decoupled", False))
         self._string_inputs = {entry["name"] for entry in model["input"] if entry["data_type"] == "TYPE_STRING"}
-        self._input_names = [entry["name"] for entry in model["input"]]
         self._calls: dict[str, _Call] = {}
         self._calls_lock = threading.Lock()
         self._metrics = MetricsPublisher(pb_utils)
@@ -106,7 +107,7 @@ class TritonPythonModel:
         inputs, request_id = self._inputs(request), request.request_id()
         if flag(inputs, "stop"):
             self._stop(request_id)
-            sender.send(flags=FINAL)
+            self._send_empty(sender)
             return
         wanted = set(request.requested_output_names())
         for name in REQUIRED_OUTPUTS:
@@ -139,43 +140,51 @@ class TritonPythonModel:
 
     def _inputs(self, request: Any) -> Inputs:
         tensors: dict[str, torch.Tensor] = {}
-        strings: dict[str, list[bytes]] = {}
+        strings: set[str] = set()
         for tensor in request.inputs():
             name = tensor.name()
             if name in self._string_inputs:
-                strings[name] = [bytes(value) for value in tensor.as_numpy().reshape(-1)]
+                strings.add(name)
             else:
                 tensors[name] = from_dlpack(tensor.to_dlpack())
-        return Inputs(tensors, strings)
+        return Inputs(tensors, frozenset(strings))
 
     def _deliver(self, deliveries: Seq[Delivery]) -> None:
         """Send what one step produced. Called from the engine's thread, and from execute for a row that was refused."""
         for delivery in deliveries:
-            row = delivery.caller
-            if not isinstance(row, _RowOf):
-                raise TypeError("a delivery for a caller that this model did not submit")
-            call = row.call
-            last = False
-            if delivery.final:
-                with self._calls_lock:
-                    call.open_rows -= 1
-                    last = call.open_rows == 0
-                    if last and self._calls.get(call.request_id) is call:
-                        del self._calls[call.request_id]
-            flags = FINAL if last else 0
-            if delivery.error is not None:
-                _send_error(call.sender, delivery.error, flags)
-            elif delivery.output is not None:
-                batch_index = row.row if call.rows > 1 else None
-                tensors = output_tensors(delivery.request, delivery.output, batch_index)
-                outputs = [pb_utils.Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()]
-                call.sender.send(pb_utils.InferenceResponse(output_tensors=outputs), flags=flags)
-            elif last:
-                call.sender.send(flags=FINAL)
-            if last:
-                # Triton unloads no model while one of its senders lives, and the executor's own references to a call
-                # end only when Python collects cycles, which an idle engine never does.
-                call.sender = None
+            try:
+                self._send(delivery)
+            except Exception:  # one caller that cannot be answered must not take the engine's thread with it
+                logging.exception("an answer could not be sent")
+
+    def _send(self, delivery: Delivery) -> None:
+        row = delivery.caller
+        if not isinstance(row, _RowOf):
+            raise TypeError("a delivery for a caller that this model did not submit")
+        call, last = row.call, False
+        if delivery.final:
+            with self._calls_lock:
+                call.open_rows -= 1
+                last = call.open_rows == 0
+                if last and self._calls.get(call.request_id) is call:
+                    del self._calls[call.request_id]
+        flags = FINAL if last else 0
+        if delivery.error is not None:
+            _send_error(call.sender, delivery.error, flags)
+        elif delivery.output is not None:
+            batch_index = row.row if call.rows > 1 else None
+            tensors = output_tensors(delivery.request, delivery.output, batch_index)
+            outputs = [pb_utils.Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()]
+            call.sender.send(pb_utils.InferenceResponse(output_tensors=outputs), flags=flags)
+        elif last:
+            self._send_empty(call.sender)
+
+    def _send_empty(self, sender: Any) -> None:
+        """The end without content. Without decoupling one response is owed, so there it is one without tensors."""
+        if self._decoupled:
+            sender.send(flags=FINAL)
+        else:
+            sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=FINAL)
 
 
 def _send_error(sender: Any, text: str, flags: int) -> None:

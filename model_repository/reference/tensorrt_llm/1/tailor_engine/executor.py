@@ -102,7 +102,11 @@ class Executor:
         """Step until closed; sleep while there is nothing to do."""
         self._on_stats(self._stats(()))
         while self._inbox.wait():
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # the thread must live: a dead one would leave every caller waiting
+                log.exception("a step failed outside the forward pass")
+                self._deliver(self._fail(self._inbox.fetched, error))
         reason = RuntimeError("the engine is shutting down")
         deliveries = self._fail(self._inbox.fetched, reason)
         deliveries += [failure(job, as_executor_text(job.number, reason)) for job in self._inbox.drain()]

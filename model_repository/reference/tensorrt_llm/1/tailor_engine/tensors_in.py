@@ -2,8 +2,8 @@
 From the tensors of one Triton request to engine requests.
 
 Decides how each input is read, the default of each that is absent, and the answer to each that this engine does not
-compute: an error, never silence. Does not know Triton: tensors arrive as torch tensors with their leading batch axis,
-strings as bytes. Names and meaning: contract, section 2.1; rows of a batch: 2.3.
+compute: an error, never silence. Does not know Triton: tensors arrive as torch tensors with their leading batch axis.
+Names and meaning: contract, section 2.1; rows of a batch: 2.3.
 """
 
 from collections.abc import Mapping
@@ -57,10 +57,15 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The inputs of one Triton request: tensors [batch, …] and strings, by name."""
+    """
+    The inputs of one Triton request, by name.
+
+    tensors  [batch, …]
+    strings  names only: none of them is computed with, and the backend cannot read them safely (model.py)
+    """
 
     tensors: Mapping[str, torch.Tensor]
-    strings: Mapping[str, list[bytes]]
+    strings: frozenset[str] = frozenset()
 
 
 def flag(inputs: Inputs, name: str) -> bool:
@@ -95,7 +100,10 @@ def read_requests(
     for name, tensor in inputs.tensors.items():
         if tensor.dim() == 0 or (tensor.shape[0] != rows and name not in CONTROL):
             raise EnqueueError(f"Invalid size for tensor {name}: expected a batch of {rows}, got {list(tensor.shape)}")
-    return [_Row(inputs, row, rows).request(streaming, exclude_input_default) for row in range(rows)]
+    requests = [_Row(inputs, row, rows).request(streaming, exclude_input_default) for row in range(rows)]
+    if not decoupled and requests[0].num_return_sequences > 1:
+        raise EnqueueError("num_return_sequences > 1 is only supported if model is deployed using decoupled mode.")
+    return requests
 
 
 def _refuse_not_computed(inputs: Inputs, request_type: str | None) -> None:
@@ -156,7 +164,7 @@ class _Row:
                 num_input_tokens=self._flag("return_num_input_tokens"),
                 num_output_tokens=self._flag("return_num_output_tokens"),
             ),
-            guided=any(self._inputs.strings.get(name) for name in GUIDED),
+            guided=not self._inputs.strings.isdisjoint(GUIDED),
         )
 
     def _ids(self) -> tuple[int, ...]:
