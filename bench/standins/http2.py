@@ -186,5 +186,6 @@ class Connection(asyncio.Protocol):
         for key, value in struct.iter_unpack(">HI", payload):
             if key == _INITIAL_WINDOW_SIZE:
                 change, self._first_window = value - self._first_window, value
-                for stream in self._windows:
+                for stream in list(self._windows):
                     self._windows[stream] += change
+                    self._release(stream)

@@ -3,7 +3,6 @@ A caller finds a response's end wherever the network cuts it, and takes no answe
 """
 
 import asyncio
-from typing import cast
 
 import pytest
 
@@ -47,7 +46,7 @@ async def _received(*parts: bytes) -> Response:
     for part in parts:
         assert not waiter.done()
         caller.data_received(part)
-    return await asyncio.wait_for(cast("asyncio.Future[Response]", waiter), 1)
+    return await asyncio.wait_for(waiter, 1)
 
 
 async def test_a_stream_cut_anywhere_is_whole_at_its_end() -> None:
