@@ -7,7 +7,7 @@ from rich.filesize import decimal
 
 from gateway.cli.client import AdminClient
 from gateway.cli.options import AdminKey, AsJson, Url
-from gateway.cli.output import plain, print_json, print_table, reports_errors
+from gateway.cli.output import plain, print_json, reports_errors, say
 from gateway.cli.settings import admin_settings
 from gateway.domain.engine_view import EngineView
 
@@ -28,24 +28,26 @@ def show(url: Url = None, admin_key: AdminKey = None, as_json: AsJson = False) -
     if as_json:
         print_json(engines)
         return
-    print_table(
-        ["NAME", "ADDRESS", "READY", "BASE", "ENGINE", "CONTEXT", "BATCH", "LORA", "VIRTUAL TOKENS"],
-        [_row(engine) for engine in engines],
-        right=("CONTEXT", "BATCH"),
-    )
+    for engine in engines:
+        say(f"[bold]{plain(engine.endpoint)}[/]  {'ready' if engine.ready else '[red]does not answer[/]'}")
+        for name, value in _facts(engine):
+            say(f"  {name:<15} {plain(value)}")
 
 
-def _row(engine: EngineView) -> list[str]:
+def _facts(engine: EngineView) -> list[tuple[str, str]]:
     manifest = engine.manifest
     lora, table = manifest.lora, manifest.prompt_table
+    adapters = "none"
+    if lora:
+        kinds = "LoRA and DoRA" if lora.dora else "LoRA"
+        adapters = f"{kinds} up to rank {lora.max_rank}; {decimal(lora.cache_bytes)} of them held at once"
     return [
-        plain(engine.endpoint),
-        plain(engine.address),
-        "yes" if engine.ready else "[red]no[/]",
-        plain(manifest.base.name),
-        f"{plain(manifest.engine.kind)} {manifest.dtype}",
-        str(manifest.max_total_tokens),
-        str(manifest.max_batch_size),
-        f"rank {lora.max_rank}{', DoRA' if lora.dora else ''}, {decimal(lora.cache_bytes)}" if lora else "no",
-        f"up to {table.max_rows}" if table else "no",
+        ("address", engine.address),
+        ("base", f"{manifest.base.name} ({manifest.base.architecture})"),
+        ("engine", f"{manifest.engine.kind} {manifest.engine.version}, {manifest.dtype}"),
+        ("context", f"{manifest.max_total_tokens} tokens, at most {manifest.max_input_tokens} of them prompt"),
+        ("batch", f"{manifest.max_batch_size} answers at once"),
+        ("adapters", adapters),
+        ("virtual tokens", f"up to {table.max_rows}" if table else "none"),
+        ("prompt reuse", f"blocks of {manifest.kv_reuse.tokens_per_block}" if manifest.kv_reuse.enabled else "off"),
     ]

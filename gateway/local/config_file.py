@@ -77,6 +77,8 @@ def write_config(run: RunDirectory, base: LocalBase, ports: Ports, keys: Keys, *
             {"name": name, "keys": [{"id": key.id, "hash": key.hash}], "bases": [base.model]}
             for name, key in keys.tenants.items()
         ],
+        # An untuned small base may never end by itself, and an engine reserves room for as many tokens as may come.
+        "limits": {"default_max_tokens": 512},
         "admin_keys": [{"id": keys.admin.id, "hash": keys.admin.hash, "name": "local"}],
     }
     heading = "# Written by `tailor up` at every start; change a copy.\n"
