@@ -94,7 +94,7 @@ CELLS = (
         stream=False,
         tokens=_SHORT_TOKENS,
         callers=1,
-        requests=128,
+        requests=256,
     ),
     Cell(
         name="engine",
