@@ -38,7 +38,7 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
     content: str | Annotated[list[TextPart], Meta(min_length=1)]
     # What the official client sends back when an answer is appended to the conversation as it came.
     refusal: None = None
-    annotations: Annotated[list[object], Meta(max_length=0)] | None = None
+    annotations: Annotated[list[str], Meta(max_length=0)] | None = None
     name: None = None
     audio: None = None
     tool_calls: None = None
