@@ -37,14 +37,17 @@ class MetricsPublisher:
         self._changed.set()
 
     def close(self) -> None:
+        """Stop, and publish nothing more: while it unloads a model the server does not answer, and we would wait."""
         self._closed = True
         self._changed.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             self._changed.wait()
             self._changed.clear()
+            if self._closed:
+                return
             if self._latest is not None:
                 self._publish(self._latest)
             time.sleep(PERIOD_S)
