@@ -7,7 +7,8 @@ Every failure we can name. Errors say whose fault it is; only transport/problems
     │   ├── ContextLengthExceeded
     │   ├── InvalidKey
     │   ├── ModelNotFound
-    │   └── RequestTooLarge
+    │   ├── RequestTooLarge
+    │   └── UnsupportedMedia
     ├── Overloaded             a limit of ours is reached; later it may pass
     └── BackendFailed          a target did not answer
         ├── TargetUnavailable  cannot be reached, or is gone
@@ -72,6 +73,12 @@ class RequestTooLarge(CallerError):
     """The body is over the limit."""
 
     code = "request_too_large"
+
+
+class UnsupportedMedia(CallerError):
+    """The body is in a form that is not read: compressed, or not JSON by its own word."""
+
+    code = "unsupported_media_type"
 
 
 class Overloaded(TailorError):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.domain.errors import InvalidRequest, RequestTooLarge
+from gateway.domain.errors import InvalidRequest, RequestTooLarge, UnsupportedMedia
 from gateway.transport.problems import Problem, problem_body, problem_headers
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -36,12 +36,17 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, patience_s:
 
     Raises:
         RequestTooLarge: it is over the limit, by its own word or by count.
+        UnsupportedMedia: it is not JSON by its own word, or compressed: a few bytes could become gigabytes.
         InvalidRequest: it does not arrive in time.
         CallerLeft: the connection closed first.
     """
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and int(declared) > most_bytes:
-        raise RequestTooLarge(f"the body has {int(declared)} bytes; the limit is {most_bytes}")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
+            raise RequestTooLarge(f"the body has {int(value)} bytes; the limit is {most_bytes}")
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMedia("compressed bodies are not read; send the JSON as it is")
+        if name == b"content-type" and value.partition(b";")[0].strip().lower() != b"application/json":
+            raise UnsupportedMedia("the body must be JSON; send it with `Content-Type: application/json`")
     try:
         async with asyncio.timeout(patience_s):
             return await _joined(receive, most_bytes)

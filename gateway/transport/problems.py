@@ -23,6 +23,7 @@ from gateway.domain.errors import (
     RequestTooLarge,
     TailorError,
     TargetUnavailable,
+    UnsupportedMedia,
 )
 from gateway.domain.failover import TargetsExhausted
 
@@ -43,6 +44,7 @@ _CALLER: tuple[tuple[type[CallerError], int, str], ...] = (
     (InvalidKey, 401, "authentication_error"),
     (ModelNotFound, 404, "invalid_request_error"),
     (RequestTooLarge, 413, "invalid_request_error"),
+    (UnsupportedMedia, 415, "invalid_request_error"),
     (CallerError, 400, "invalid_request_error"),
 )
 _BACKEND: tuple[tuple[type[BackendFailed], int, str, str, float | None], ...] = (
