@@ -7,6 +7,7 @@ when either ends, both do. Does not know what they are made of (wiring.py).
 
 import argparse
 import ctypes
+import gc
 import os
 import shutil
 import signal
@@ -77,7 +78,9 @@ def worker() -> ASGIApp:
     """Uvicorn's factory for a worker process."""
     from gateway.wiring import worker_app  # noqa: PLC0415 - after the metrics' directory is known
 
-    return worker_app(*_configured())
+    app = worker_app(*_configured())
+    _settle_heap()
+    return app
 
 
 def control_process() -> FastAPI:
@@ -85,6 +88,13 @@ def control_process() -> FastAPI:
     from gateway.wiring import control_app  # noqa: PLC0415 - after the metrics' directory is known
 
     return control_app(*_configured())
+
+
+def _settle_heap() -> None:
+    # What is there now stays for good: looking at it again and again took a sixth of a request's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _configured() -> tuple[Config, Path]:

@@ -26,6 +26,7 @@ from gateway.domain.errors import (
     RequestTooLarge,
     TailorError,
     TargetUnavailable,
+    UnsupportedMedia,
 )
 from gateway.domain.failover import TargetsExhausted
 from gateway.domain.job import Target
@@ -43,6 +44,7 @@ TABLE = [
     (InvalidKey("no"), 401, "authentication_error", "invalid_api_key", False),
     (ModelNotFound("no"), 404, "invalid_request_error", "model_not_found", False),
     (RequestTooLarge("no"), 413, "invalid_request_error", "request_too_large", False),
+    (UnsupportedMedia("no"), 415, "invalid_request_error", "unsupported_media_type", False),
     (Overloaded("no", 2.0), 503, "server_error", "overloaded", True),
     (TargetUnavailable(SECRET), 503, "server_error", "no_healthy_backend", True),
     (AdapterNotLoaded(SECRET), 503, "server_error", "adapter_loading", True),
