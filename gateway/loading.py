@@ -6,6 +6,7 @@ weights travel, nor who asks.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 
 from gateway.domain.adapter import LoraAdapter
@@ -20,9 +21,9 @@ class Loading:
     """
     An AdapterLoader.
 
-    `count` is told endpoint and outcome of each sending. `at_once` bounds the sendings under way, and with them the
-    weights in memory. `hold_s`: how long others wait for a holder of the right to send that may have died, less than a
-    caller waits for a first token; one that is only slow costs a second copy, which engines ignore.
+    `count` is told endpoint and outcome of each sending. `at_once` bounds the sendings under way to one endpoint, and
+    with them the weights in memory. `hold_s`: how long others wait for a holder of the right to send that may have died,
+    less than a caller waits for a first token; one that is only slow costs a second copy, which engines ignore.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Loading:
         self._primer = primer
         self._book = book
         self._count = count
-        self._at_once = asyncio.Semaphore(at_once)
+        # One for each endpoint: an engine that hangs must not keep adapters from the others.
+        self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._patience_s = patience_s
         self._hold_s = hold_s
         self._under_way: dict[tuple[str, int], asyncio.Task[int]] = {}
@@ -81,7 +83,7 @@ class Loading:
             if last > missed:
                 await self._book.give_up(endpoint.name, adapter.task_id)
                 return last
-            async with self._at_once:
+            async with self._at_once[endpoint.name]:
                 await self._primer.prime(endpoint, adapter)
             self._count(endpoint.name, "loaded")
             return await self._book.sent(endpoint.name, adapter.task_id, max(last, missed))

@@ -8,6 +8,7 @@ Every failure we can name. Errors say whose fault it is; only transport/problems
     │   ├── InvalidKey
     │   ├── ModelNotFound
     │   ├── RequestTooLarge
+    │   ├── BodyTooLate
     │   └── UnsupportedMedia
     ├── Overloaded             a limit of ours is reached; later it may pass
     └── BackendFailed          a target did not answer
@@ -73,6 +74,12 @@ class RequestTooLarge(CallerError):
     """The body is over the limit."""
 
     code = "request_too_large"
+
+
+class BodyTooLate(CallerError):
+    """The body did not arrive in time; the caller may send it again."""
+
+    code = "request_timeout"
 
 
 class UnsupportedMedia(CallerError):

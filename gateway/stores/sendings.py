@@ -8,6 +8,7 @@ every number is the time of the sending in microseconds, moved past whatever it 
 import logging
 import secrets
 import time
+from collections import OrderedDict
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 _log = logging.getLogger(__name__)
 # Long after any engine has forgotten, a hint is only a place taken.
 _KEEP_S = 7 * 24 * 3600
+_MOST_REMEMBERED = 65536
 
 
 class RedisSendings:
@@ -22,7 +24,7 @@ class RedisSendings:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._own: dict[tuple[str, int], int] = {}
+        self._own: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._tokens: dict[tuple[str, int], str] = {}
         self._away = False
 
@@ -50,6 +52,8 @@ class RedisSendings:
     async def sent(self, endpoint: str, task_id: int, after: int) -> int:
         number = max(time.time_ns() // 1000, after + 1)
         self._own[endpoint, task_id] = number
+        if len(self._own) > _MOST_REMEMBERED:
+            self._own.popitem(last=False)
         try:
             await self._redis.set(f"tailor:sent:{endpoint}:{task_id}", number, ex=_KEEP_S)
         except RedisError as error:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.domain.errors import InvalidRequest, RequestTooLarge, UnsupportedMedia
+from gateway.domain.errors import BodyTooLate, RequestTooLarge, UnsupportedMedia
 from gateway.transport.problems import Problem, problem_body, problem_headers
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -37,7 +37,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, patience_s:
     Raises:
         RequestTooLarge: it is over the limit, by its own word or by count.
         UnsupportedMedia: it is not JSON by its own word, or compressed: a few bytes could become gigabytes.
-        InvalidRequest: it does not arrive in time.
+        BodyTooLate: it does not arrive in time.
         CallerLeft: the connection closed first.
     """
     for name, value in scope["headers"]:
@@ -51,7 +51,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, patience_s:
         async with asyncio.timeout(patience_s):
             return await _joined(receive, most_bytes)
     except TimeoutError:
-        raise InvalidRequest("the body did not arrive in time", code="request_timeout") from None
+        raise BodyTooLate("the body did not arrive in time") from None
 
 
 async def _joined(receive: Receive, most_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from gateway.domain.errors import (
     AdapterNotLoaded,
     AnswerIncomplete,
     BackendFailed,
+    BodyTooLate,
     CallerError,
     DeadlineExceeded,
     EngineQueueFull,
@@ -44,6 +45,7 @@ _CALLER: tuple[tuple[type[CallerError], int, str], ...] = (
     (InvalidKey, 401, "authentication_error"),
     (ModelNotFound, 404, "invalid_request_error"),
     (RequestTooLarge, 413, "invalid_request_error"),
+    (BodyTooLate, 408, "invalid_request_error"),
     (UnsupportedMedia, 415, "invalid_request_error"),
     (CallerError, 400, "invalid_request_error"),
 )
