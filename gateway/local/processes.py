@@ -8,13 +8,15 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # Source: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
+_LEFT_BEHIND_S = 1.0
 
 
 def tie_to_parent() -> Callable[[], None]:
@@ -88,11 +90,11 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def kill(pids: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal to each that is still there."""
+def kill(pids: Iterable[int]) -> None:
+    """Send SIGKILL to each that is still there."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
@@ -100,11 +102,31 @@ def is_alive(pid: int) -> bool:
     return _stat(Path(f"/proc/{pid}")) is not None
 
 
-def signal_groups(groups: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal to every member of the groups; those that have none are passed over."""
+def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], bool] = lambda: False) -> None:
+    """
+    End process groups: ask the leader of each, who knows best in which order its own children end; then make them.
+
+    They have `grace_s` to end by themselves, or until `impatient`; what a leader leaves behind has less.
+    """
     for group in groups:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
+            if is_alive(group):
+                os.kill(group, signal.SIGTERM)
+            else:
+                os.killpg(group, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while group_lives(groups) and time.monotonic() < deadline and not impatient():
+        if not any(map(is_alive, groups)):
+            deadline = min(deadline, time.monotonic() + _LEFT_BEHIND_S)
+        time.sleep(0.02)
+    kill_groups(groups)
+
+
+def kill_groups(groups: Iterable[int]) -> None:
+    """Send SIGKILL to every member of the groups; those that have none are passed over."""
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

@@ -11,9 +11,8 @@ groups are.
 
 import signal
 import sys
-import time
 
-from gateway.local.processes import group_lives, kill, marked, signal_groups
+from gateway.local.processes import end_groups, kill, marked
 from gateway.local.triton import remove_shared_memory
 
 
@@ -30,12 +29,8 @@ def main(grace_s: float, shared_memory_prefix: str, mark: str) -> None:
                 groups.discard(int(number_text))
             case _:
                 return
-    signal_groups(groups, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while time.monotonic() < deadline and group_lives(groups):
-        time.sleep(0.05)
-    signal_groups(groups, signal.SIGKILL)
-    kill(marked(mark), signal.SIGKILL)
+    end_groups(groups, grace_s)
+    kill(marked(mark))
     remove_shared_memory(shared_memory_prefix)
 
 

@@ -29,7 +29,7 @@ from gateway.local.summary import Ready, RunningService, print_ready, print_summ
 from gateway.local.supervisor import Supervisor
 from gateway.local.threads import thread_settings
 
-_GRACE_S = 15.0  # longer than Triton takes to unload a model on a busy machine
+_GRACE_S = 15.0
 _VISIBLE_WITHIN_S = 20.0
 
 

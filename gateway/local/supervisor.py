@@ -23,7 +23,7 @@ from typing import Self
 
 from gateway.local.errors import LocalRunError, ServiceDied, StopAsked
 from gateway.local.layout import REPOSITORY
-from gateway.local.processes import group_lives, kill, marked, signal_groups, tie_to_parent
+from gateway.local.processes import end_groups, kill, marked, tie_to_parent
 from gateway.local.triton import remove_shared_memory
 
 _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -182,7 +182,7 @@ class Supervisor:
                 while process.poll() is None:
                     self.pause(None)
             finally:
-                self._end([process.pid])
+                self._end(process.pid)
                 process.wait()
         if process.returncode:
             why = f":\n{tail(log)}" if log else "; the lines above say why"
@@ -216,7 +216,7 @@ class Supervisor:
         for running in reversed(self._running):
             self._selector.unregister(running.pidfd)
             os.close(running.pidfd)
-            self._end([running.process.pid])
+            self._end(running.process.pid)
             running.process.wait()
             running.service.pid_file.unlink(missing_ok=True)
         self._end_runaways()
@@ -232,19 +232,15 @@ class Supervisor:
         self._wakeup.close()
         self._sender.close()
 
-    def _end(self, groups: list[int]) -> None:
-        """Ask process groups to end, and make them after the grace or a second signal."""
-        signal_groups(groups, signal.SIGTERM)
-        deadline = time.monotonic() + self._grace_s
-        while group_lives(groups) and time.monotonic() < deadline and not self._impatient:
-            time.sleep(0.02)
-        signal_groups(groups, signal.SIGKILL)
+    def _end(self, group: int) -> None:
+        """End a service with all of its group; a second signal ends the patience with it."""
+        end_groups([group], self._grace_s, lambda: self._impatient)
 
     def _end_runaways(self) -> None:
         """What left its service's group is known by the mark of the run."""
         deadline = time.monotonic() + _KILLED_WITHIN_S
         while (left := marked(f"{_MARK}={self._mark}")) and time.monotonic() < deadline:
-            kill(left, signal.SIGKILL)
+            kill(left)
             time.sleep(0.01)
 
 

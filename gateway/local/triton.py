@@ -21,7 +21,7 @@ MODEL = "tensorrt_llm"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 _POOL_BYTES = 256 * 1024 * 1024  # with the default of 1 MiB Triton died once at 256 busy streams
 _SMALLEST_POOL_BYTES = 16 * 1024 * 1024
-_FINISHES_WITHIN_S = 10
+_FINISHES_WITHIN_S = 5
 
 
 def command(model_repository: Path, ports: Ports, *, pool_bytes: int) -> list[str]:
