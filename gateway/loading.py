@@ -22,7 +22,7 @@ class Loading:
     An AdapterLoader.
 
     `count` is told endpoint and outcome of each sending. `at_once` bounds the sendings under way to one endpoint, and
-    with them the weights in memory. `hold_s`: how long others wait for a holder of the right to send that may have died,
+    with them the weights in memory. `hold_s`: how long others wait for a holder of that right who may have died,
     less than a caller waits for a first token; one that is only slow costs a second copy, which engines ignore.
     """
 
