@@ -34,16 +34,14 @@ def kilobytes(size: int) -> str:
 
 def score_table(title: str, rows: Sequence[AdapterScores]) -> Table:
     """The table of scores: exact matches on held-out prompts, base beside adapter."""
-    table = Table(title=title)
-    for heading in ("adapter", "held-out set", "method"):
-        table.add_column(heading)
-    for heading in ("trained", "file", "base, bare", "base + instruction", "adapter, bare"):
-        table.add_column(heading, justify="right")
+    # One wide column and short numbers: it has to fit into 80 columns.
+    table = Table(title=title, show_lines=True)
+    table.add_column("adapter, held-out set, method", overflow="fold")
+    for heading in ("trained", "file", "base,\nbare", "base,\ninstr.", "adapter,\nbare"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.name,
-            row.held_out_set,
-            row.method,
+            f"{row.name}\n{row.held_out_set}\n{row.method}",
             f"{row.trainable_parameters:,}",
             kilobytes(row.file_bytes),
             str(row.base_bare),

@@ -12,7 +12,7 @@ from build.recipes.recipe import AdapterRecipe
 from build.scoring.exact import AdapterScores, Score, exact_match
 from build.scoring.plain_peft import PlainPeft
 from build.tasks.example import Example
-from build.training.demo import TrainedAdapter
+from build.training.demo import TrainedAdapter, trained_before
 
 
 class Judge:
@@ -52,14 +52,15 @@ class Judge:
             ]
         scores = []
         for title, names in combinations:
+            size = trained if recipe.name in names else trained_before(self._adapters / names[0])
             model = PlainPeft(self._base_directory, [self._adapters / name for name in names])
             scores.append(
                 AdapterScores(
                     name=title,
                     held_out_set=set_name,
-                    method=recipe.method,
-                    trainable_parameters=trained.trainable_parameters,
-                    file_bytes=trained.file_bytes,
+                    method=recipe.method if recipe.name in names else "its table alone",
+                    trainable_parameters=size.trainable_parameters,
+                    file_bytes=size.file_bytes,
                     base_bare=bare,
                     base_instructed=instructed,
                     adapted=self._right(model, rows, None, on_answer),
