@@ -49,7 +49,8 @@ class Loading:
         key = endpoint.name, adapter.task_id
         while True:
             task = self._under_way.get(key)
-            if task is None:
+            # One that is done has told its number already: to wait for it again would never let go of the loop.
+            if task is None or task.done():
                 task = asyncio.create_task(self._load(endpoint, adapter, missed))
                 self._under_way[key] = task
                 task.add_done_callback(lambda done: self._over(key, done))
@@ -59,7 +60,8 @@ class Loading:
                 return sending
 
     def _over(self, key: tuple[str, int], done: asyncio.Task[int]) -> None:
-        self._under_way.pop(key)
+        if self._under_way.get(key) is done:
+            del self._under_way[key]
         if not done.cancelled():
             done.exception()  # seen, even where everybody who waited has left
 

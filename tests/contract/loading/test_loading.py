@@ -4,6 +4,7 @@ Getting an adapter into an engine: one sending for all who wait, whatever become
 
 import asyncio
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,26 @@ async def test_one_who_missed_a_newer_sending_does_not_settle_for_an_older_one(b
     late = asyncio.ensure_future(loading.load(ENDPOINT, LORA, future))
     primer.go.set()
     assert 0 < await early < future < await late
+    assert len(primer.sent) == 2
+
+
+async def test_one_who_asks_as_an_older_question_is_answered_is_not_given_that_answer_for_ever():
+    # The one that knew no sending is told the last one; the other, an instant later, has missed that very one. It used
+    # to be handed the answered question again and again without ever letting go of the event loop.
+    primer = Primer()
+    loading = Loading(primer, MemorySendings())
+    last = await loading.load(ENDPOINT, LORA, 0)
+
+    async def an_instant_later() -> int:
+        await asyncio.sleep(0)
+        return await loading.load(ENDPOINT, LORA, last)
+
+    signal.setitimer(signal.ITIMER_REAL, 20.0)  # no timeout of the loop could end it
+    try:
+        known, newer = await asyncio.gather(loading.load(ENDPOINT, LORA, 0), an_instant_later())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert known == last < newer
     assert len(primer.sent) == 2
 
 
