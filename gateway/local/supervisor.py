@@ -154,14 +154,14 @@ class Supervisor:
         self, command: Sequence[str], environment: Mapping[str, str], *, doing: str, log: Path | None = None
     ) -> None:
         """
-        Run a step of the preparation to its end, its output on this terminal or in `log`.
+        Run a step of the preparation to its end, its output on stderr or in `log`; stdout is for what the run says.
 
         Raises:
             LocalRunError: it failed; the text ends with what it said last, where that went into a log.
         """
         self._look()
         with contextlib.ExitStack() as resources:
-            output = resources.enter_context(log.open("wb")) if log else None
+            output = resources.enter_context(log.open("wb")) if log else sys.stderr
             process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,

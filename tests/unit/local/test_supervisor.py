@@ -169,3 +169,14 @@ def test_what_a_failed_step_wrote_into_its_log_is_shown(tmp_path: Path) -> None:
             doing="knitting",
             log=run.log("knitting"),
         )
+
+
+def test_what_a_step_says_goes_to_stderr_and_leaves_stdout_to_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.create()
+    with run.held() as lock, Supervisor(grace_s=5.0, shared_memory_prefix="tailor-test-none-", lock=lock) as supervisor:
+        supervisor.run([sys.executable, "-c", "print('purl')"], dict(os.environ), doing="knitting")
+
+    assert capfd.readouterr() == ("", "purl\n")
