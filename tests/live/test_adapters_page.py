@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def blocks() -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl, which the page uses")
 def test_every_command_of_the_page_does_what_it_says(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / ".run").symlink_to(stack.directory)
     (tmp_path / "build").symlink_to(REPOSITORY / "build")
