@@ -6,6 +6,7 @@ when either ends, both do. Does not know what they are made of (wiring.py).
 """
 
 import argparse
+import asyncio
 import ctypes
 import gc
 import os
@@ -15,12 +16,14 @@ import subprocess  # only ever runs this interpreter on this package
 import sys
 import threading
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from gateway.config import LOADER_SOCKET, Config, ConfigError, load_config
+from gateway.config import LOADER_SOCKET, Config, ConfigError, Limits, load_config
+from gateway.transport.connection import ConnectionLimits, bounded_connections
 
 _PATH_VARIABLE = "TAILOR_CONFIG"
 _PR_SET_PDEATHSIG = 1
@@ -56,7 +59,7 @@ def serve(path: Path) -> int:
     stopping = threading.Event()
     threading.Thread(target=_follow, args=(child, stopping), daemon=True).start()
     try:
-        _run("gateway.__main__:worker", config.listen.host, config.listen.port, config.listen.workers)
+        _run("gateway.__main__:worker", config.listen.host, config.listen.port, config.listen.workers, config.limits)
     finally:
         stopping.set()
         child.terminate()
@@ -70,7 +73,7 @@ def control(path: Path) -> int:
     os.environ[_PATH_VARIABLE] = str(path.resolve())
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _share_metrics(path.resolve().parent / config.runtime_directory, fresh=False)
-    _run("gateway.__main__:control_process", config.admin.host, config.admin.port, 1)
+    _run("gateway.__main__:control_process", config.admin.host, config.admin.port, 1, config.limits)
     return 0
 
 
@@ -105,7 +108,8 @@ def _configured() -> tuple[Config, Path]:
     return load_config(path), path.parent
 
 
-def _run(factory: str, host: str, port: int, workers: int) -> None:
+def _run(factory: str, host: str, port: int, workers: int, limits: Limits) -> None:
+    connections = bounded_connections(ConnectionLimits(limits.header_bytes, limits.header_s, limits.stall_s))
     uvicorn.run(
         factory,
         factory=True,
@@ -113,7 +117,7 @@ def _run(factory: str, host: str, port: int, workers: int) -> None:
         port=port,
         workers=workers if workers > 1 else None,
         loop="uvloop",
-        http="httptools",
+        http=cast(type[asyncio.Protocol], connections),  # uvicorn only ever calls it
         access_log=False,
         log_config=None,
         server_header=False,

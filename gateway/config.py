@@ -93,9 +93,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Bounds of one worker process.
 
     `default_max_tokens`: an answer's length where the caller names none; null means what fits the context. The engine
-    reserves room for all of it, so a smaller number lets more requests run at once.
+    reserves room for all of it, so a smaller number lets more requests run at once. `header_bytes`, `header_s`: a
+    request's line and headers, all of them. `stall_s`: how long a caller may read nothing of what is there for him.
     """
 
+    header_bytes: Annotated[int, Meta(ge=1024, le=1024**2)] = 32 * 1024
+    header_s: Seconds = 10.0
+    stall_s: Seconds = 20.0
     body_bytes: Positive = 4 * 1024**2
     body_s: Seconds = 30.0
     concurrent_requests: Positive = 512

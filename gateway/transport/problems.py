@@ -79,6 +79,10 @@ def problem(error: TailorError) -> Problem:
 
 
 INTERNAL = Problem(500, "server_error", "internal_error", "The gateway failed to handle this request.")
+NOT_HTTP = Problem(400, "invalid_request_error", "invalid_http", "This is not an HTTP/1.1 request.")
+HEAD_TOO_LARGE = Problem(
+    431, "invalid_request_error", "headers_too_large", "The request's path and headers are over the limit."
+)
 
 
 def problem_body(problem: Problem, request_id: str) -> bytes:

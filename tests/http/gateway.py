@@ -29,6 +29,7 @@ from gateway.stores.catalog_view import CatalogView, Listed
 from gateway.tokens.tokenizer import BaseTokenizer
 from gateway.transport.app import callers_app
 from gateway.transport.auth import KeyRing
+from gateway.transport.connection import ConnectionLimits, bounded_connections
 from gateway.transport.models import ModelsEndpoint
 from gateway.transport.probes import Probes
 from gateway.transport.text import TextEndpoint, TextLimits
@@ -215,6 +216,7 @@ def serving(
     body_bytes: int = 100_000,
     body_s: float = 20.0,
     concurrent_requests: int = 512,
+    connections: ConnectionLimits | None = None,
     checks: Mapping[str, Any] | None = None,
 ) -> Iterator[Gateway]:
     """A gateway for as long as the block lasts; it must stop of itself then."""
@@ -246,7 +248,13 @@ def serving(
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            app, loop="uvloop", http="httptools", access_log=False, log_config=None, server_header=False, lifespan="on"
+            app,
+            loop="uvloop",
+            http=bounded_connections(connections or ConnectionLimits()),
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            lifespan="on",
         )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
