@@ -66,7 +66,7 @@ class EngineSettings:
     kv_cache_tokens          0: 384 MiB worth, at most what max_batch_size requests can use
     lora_cache_bytes         bytes of adapters kept at once
     prefill_chunk_tokens     prompt tokens read per step while others decode
-    threads                  torch threads; 0: one per core
+    threads                  torch threads; 0: one for a small model, else all cores but one
     """
 
     dtype: Dtype = Dtype.FLOAT32
@@ -132,12 +132,12 @@ def _plan(checkpoint: Path, name: str, settings: EngineSettings) -> tuple[Engine
     head_size = config.head_dim or config.hidden_size // config.num_attention_heads
     token_bytes = config.num_hidden_layers * 2 * kv_heads * head_size * settings.dtype.itemsize
     fitting = min(KV_CACHE_BYTES // token_bytes, settings.max_batch_size * total)
-    kv_cache_tokens = settings.kv_cache_tokens or max(fitting, total)
-    rounded = kv_cache_tokens // settings.tokens_per_block * settings.tokens_per_block
-    if rounded < total:
+    block = settings.tokens_per_block
+    kv_cache_tokens = (settings.kv_cache_tokens or max(fitting, total + block)) // block * block
+    if kv_cache_tokens < total:
         raise EngineBuildError(
-            f"--kv-cache-tokens {kv_cache_tokens} is too little for one request of {total} tokens in blocks of "
-            f"{settings.tokens_per_block}"
+            f"--kv-cache-tokens {settings.kv_cache_tokens} is too little for one request of {total} tokens in blocks "
+            f"of {block}"
         )
     manifest = EngineManifest(
         manifest_version=1,

@@ -114,12 +114,27 @@ def cases(tiny: Path) -> dict[str, Case]:
 
 def _check(case: Case, listener: Listener, *, with_prompt: bool) -> None:
     assert listener.error is None, listener.error
-    assert listener.tokens == case.tokens, case.name
+    equal = _equal_tokens(case, listener.tokens)
     if with_prompt:
         prompt_logits = listener.outputs[-1].context_logits
         assert prompt_logits is not None
         assert (prompt_logits - case.prompt_logits).abs().max() < TOLERANCE
-    assert (listener.generation_logits() - case.token_logits).abs().max() < TOLERANCE
+    assert (listener.generation_logits()[:equal] - case.token_logits[:equal]).abs().max() < TOLERANCE
+
+
+def _equal_tokens(case: Case, tokens: list[int]) -> int:
+    """How many tokens are to be compared: all, unless two of PEFT's logits were too close to call; that is printed."""
+    if tokens == case.tokens:
+        return len(tokens)
+    place = next(
+        (place for place, (ours, theirs) in enumerate(zip(tokens, case.tokens, strict=False)) if ours != theirs),
+        min(len(tokens), len(case.tokens)),
+    )
+    assert place < len(case.token_logits), f"{case.name}: {tokens} instead of {case.tokens}"
+    first, second = case.token_logits[place].topk(2).values.tolist()
+    assert first - second < NEAR_TIE, f"{case.name}: token {place} differs by more than rounding"
+    print(f"near tie: {case.name}, token {place}, {first - second:.1e} apart")
+    return place
 
 
 def _harness(tiny: Path, scratch: Path, *, chunk: int, reuse: bool) -> Harness:

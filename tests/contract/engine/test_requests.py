@@ -351,6 +351,21 @@ def test_a_failing_forward_step_fails_those_in_it_and_the_engine_goes_on(
     assert harness.answer(replace(PLAIN, lora=LoraInput(9))).tokens  # its adapter was given back, not lost
 
 
+def test_an_adapter_of_nan_spoils_its_own_answers_only(tiny: Path, tmp_path: Path) -> None:
+    harness = _fresh(tiny, tmp_path)
+    expected = harness.answer(PLAIN).tokens
+    good = _lora(1)
+    expected_good = harness.answer(replace(PLAIN, lora=good)).tokens
+    bad = LoraInput(2, torch.full((1, 4 * (HIDDEN + HIDDEN)), torch.nan), good.config)
+    sampling = SamplingParams(temperature=1.0, top_p=0.9, seed=3)
+    spoilt = harness.submit(replace(PLAIN, lora=bad, sampling=sampling, wants=Wants(log_probs=True)))
+    beside = [harness.submit(PLAIN), harness.submit(replace(PLAIN, lora=LoraInput(1)))]
+    harness.finish(spoilt, *beside)
+    assert [listener.tokens for listener in beside] == [expected, expected_good]
+    assert harness.answer(PLAIN).tokens == expected
+    assert harness.stats[-1].blocks.used == 0
+
+
 # The LoRA cache
 
 

@@ -21,8 +21,6 @@ from typing import Any
 # site-packages may hold another torch. Our package lies beside this file.
 PYTHONPATH = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 sys.path[:0] = [str(Path(__file__).resolve().parent), *PYTHONPATH]
-# Waiting threads sleep instead of spinning: gateway and server share the cores. Read when torch loads OpenMP.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402

@@ -96,7 +96,7 @@ class EngineOptions(msgspec.Struct, frozen=True):
     prefill_chunk_tokens          prompt tokens read per step while others decode
     max_num_tokens                prompt tokens read per step while nobody decodes
     cancellation_check_period_ms  how often each request's caller is asked whether it has left
-    threads                       torch threads, 0 for one per core
+    threads                       torch threads, 0 for what suits the model and the machine
     """
 
     kv_cache_tokens: int
