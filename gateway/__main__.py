@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import ctypes
 import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -71,7 +72,7 @@ def control(path: Path) -> int:
     """Serve the admin API and load adapters until SIGTERM, or until the process that started this one is gone."""
     config = load_config(path)
     os.environ[_PATH_VARIABLE] = str(path.resolve())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _end_with_parent()
     _share_metrics(path.resolve().parent / config.runtime_directory, fresh=False)
     _run("gateway.__main__:control_process", config.admin.host, config.admin.port, 1, config.limits)
     return 0
@@ -79,6 +80,8 @@ def control(path: Path) -> int:
 
 def worker() -> ASGIApp:
     """Uvicorn's factory for a worker process."""
+    if multiprocessing.parent_process() is not None:
+        _end_with_parent()
     from gateway.wiring import worker_app  # noqa: PLC0415 - after the metrics' directory is known
 
     app = worker_app(*_configured())
@@ -91,6 +94,11 @@ def control_process() -> FastAPI:
     from gateway.wiring import control_app  # noqa: PLC0415 - after the metrics' directory is known
 
     return control_app(*_configured())
+
+
+def _end_with_parent() -> None:
+    # However that ends: what it leaves behind would keep its port, and answer on it without what belongs to it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _settle_heap() -> None:

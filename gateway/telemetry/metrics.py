@@ -5,6 +5,9 @@ Counted in files that all processes of a gateway share, so that any of them can 
 takes nothing along. Labels come from closed sets: tenants of the configuration, never names that a caller made up.
 """
 
+import os
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -53,5 +56,17 @@ def count_load(endpoint: str, outcome: str) -> None:
 def exposition() -> bytes:
     """All processes' metrics in Prometheus' text format."""
     registry = CollectorRegistry()
+    _forget_killed()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_killed() -> None:
+    # What a process that was killed had under way is under way no more; what it counted stays.
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except PermissionError:
+            pass

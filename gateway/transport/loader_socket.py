@@ -29,6 +29,7 @@ class LoaderSocket:
         self._loader = loader
         self._endpoints = endpoints
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, path: Path) -> None:
         """Listen until cancelled. A socket left by a process that is gone is replaced."""
@@ -42,10 +43,14 @@ class LoaderSocket:
             async with server:
                 await server.serve_forever()
         finally:
+            # Ended here, or the loop's end would cancel who reads them and log that as an error.
+            for writer in self._writers:
+                writer.close()
             os.close(directory)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = msgspec.json.Decoder(LoadOrder)
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 task = asyncio.create_task(self._answer(decoder.decode(line), writer))
@@ -54,6 +59,7 @@ class LoaderSocket:
         except (ConnectionError, msgspec.DecodeError) as error:
             _log.warning("a worker's connection ended: %s", error)
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, order: LoadOrder, writer: asyncio.StreamWriter) -> None:
