@@ -55,14 +55,16 @@ def put_up_walls(limits: JobLimits) -> None:
     """Lower this process's limits, for good."""
     for what, value in (
         (resource.RLIMIT_AS, limits.address_space_bytes),
-        (resource.RLIMIT_CPU, limits.timeout_s),
+        (resource.RLIMIT_CPU, limits.timeout_s + 1),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(what)
         capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (capped, capped))
+        # At the soft limit of processor time comes a signal that says so; at the hard one, a kill that could be anyone's.
+        soft = max(1, capped - 1) if what == resource.RLIMIT_CPU else capped
+        resource.setrlimit(what, (soft, capped))
 
 
 def perform(job: Job) -> Outcome:
