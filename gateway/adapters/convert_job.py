@@ -62,7 +62,7 @@ def put_up_walls(limits: JobLimits) -> None:
     ):
         _, hard = resource.getrlimit(what)
         capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # At the soft limit of processor time comes a signal that says so; at the hard one, a kill that could be anyone's.
+        # At the soft limit of processor time comes a signal that says so; at the hard one, a kill like any other.
         soft = max(1, capped - 1) if what == resource.RLIMIT_CPU else capped
         resource.setrlimit(what, (soft, capped))
 
