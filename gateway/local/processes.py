@@ -102,11 +102,12 @@ def is_alive(pid: int) -> bool:
     return _stat(Path(f"/proc/{pid}")) is not None
 
 
-def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], bool] = lambda: False) -> None:
+def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], bool] = lambda: False) -> bool:
     """
     End process groups: ask the leader of each, who knows best in which order its own children end; then make them.
 
-    They have `grace_s` to end by themselves, or until `impatient`; what a leader leaves behind has less.
+    They have `grace_s` to end by themselves, or until `impatient`; what a leader leaves behind has less. Returns
+    whether all ended by themselves.
     """
     for group in groups:
         with contextlib.suppress(ProcessLookupError):
@@ -119,7 +120,9 @@ def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], 
         if not any(map(is_alive, groups)):
             deadline = min(deadline, time.monotonic() + _LEFT_BEHIND_S)
         time.sleep(0.02)
+    by_themselves = not group_lives(groups)
     kill_groups(groups)
+    return by_themselves
 
 
 def kill_groups(groups: Iterable[int]) -> None:

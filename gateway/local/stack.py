@@ -78,18 +78,23 @@ def run_stack(options: Options, register: Register, console: Console) -> None:
     with run.held() as lock:
         require_free(ports)
         triton.remove_shared_memory(prefix)
-        with Supervisor(grace_s=_GRACE_S, shared_memory_prefix=prefix, lock=lock) as supervisor:
-            start = _Start(options, BASES[options.base], ports, run, supervisor, console)
-            try:
-                start.prepare()
-                services = start.services()
-                profiles = start.register(register) if options.demo else []
-                start.tell(services, profiles, ready_s=time.monotonic() - began)
-                supervisor.watch()
-            finally:
-                for told in (run.env, run.ready):  # the keys die with the run
-                    told.unlink(missing_ok=True)
-                console.print("[dim]stopping …[/]")
+        supervisor = Supervisor(grace_s=_GRACE_S, shared_memory_prefix=prefix, lock=lock)
+        try:
+            with supervisor:
+                start = _Start(options, BASES[options.base], ports, run, supervisor, console)
+                try:
+                    start.prepare()
+                    services = start.services()
+                    profiles = start.register(register) if options.demo else []
+                    start.tell(services, profiles, ready_s=time.monotonic() - began)
+                    supervisor.watch()
+                finally:
+                    for told in (run.env, run.ready):  # the keys die with the run
+                        told.unlink(missing_ok=True)
+                    console.print("[dim]stopping …[/]")
+        finally:
+            for name in supervisor.made_to_end:
+                console.print(f"[yellow]{name} did not end when asked and was killed[/]; its log: {run.log(name)}")
 
 
 class _Start:

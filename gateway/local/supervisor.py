@@ -76,6 +76,8 @@ class Supervisor:
         self._running: list[_Running] = []
         self._asked: signal.Signals | None = None
         self._impatient = False
+        self.made_to_end: list[str] = []
+        """Services that did not end when asked, and were killed; known when the context has been left."""
 
     def __enter__(self) -> Self:
         self._selector = selectors.DefaultSelector()
@@ -216,7 +218,8 @@ class Supervisor:
         for running in reversed(self._running):
             self._selector.unregister(running.pidfd)
             os.close(running.pidfd)
-            self._end(running.process.pid)
+            if not self._end(running.process.pid):
+                self.made_to_end.append(running.service.name)
             running.process.wait()
             running.service.pid_file.unlink(missing_ok=True)
         self._end_runaways()
@@ -232,9 +235,9 @@ class Supervisor:
         self._wakeup.close()
         self._sender.close()
 
-    def _end(self, group: int) -> None:
+    def _end(self, group: int) -> bool:
         """End a service with all of its group; a second signal ends the patience with it."""
-        end_groups([group], self._grace_s, lambda: self._impatient)
+        return end_groups([group], self._grace_s, lambda: self._impatient)
 
     def _end_runaways(self) -> None:
         """What left its service's group is known by the mark of the run."""

@@ -18,7 +18,7 @@ from gateway.local.processes import descendants
 from gateway.local.supervisor import Service, Supervisor
 
 POLITE = "import time; print('polite line', flush=True); time.sleep(600)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 # Its child leaves group and session and loses its parent: what a daemon does.
 RUNAWAY = """
 import subprocess, sys, time

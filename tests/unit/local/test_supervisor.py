@@ -16,6 +16,7 @@ from gateway.local.errors import LocalRunError
 from gateway.local.layout import REPOSITORY, RunDirectory
 from gateway.local.processes import is_alive
 from gateway.local.supervisor import Service, Supervisor
+from tests.unit.local.supervised import DEAF, POLITE, service
 
 GONE_WITHIN_S = 20.0
 
@@ -123,7 +124,7 @@ def test_after_a_killed_run_the_next_one_waits_for_its_reaper_and_starts(stack: 
 def test_a_service_that_never_gets_ready_is_said_so_and_stopped(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.create()
-    service = Service(
+    slow = Service(
         name="slow",
         command=[sys.executable, "-c", "import time; time.sleep(600)"],
         environment=dict(os.environ),
@@ -136,12 +137,12 @@ def test_a_service_that_never_gets_ready_is_said_so_and_stopped(tmp_path: Path) 
         run.held() as lock,
         Supervisor(grace_s=5.0, shared_memory_prefix="tailor-test-none-", lock=lock) as supervisor,
     ):
-        pid = supervisor.start(service)
+        pid = supervisor.start(slow)
         with pytest.raises(LocalRunError, match=r"slow runs but was not ready within 0 s; what it said: .*slow\.log"):
-            supervisor.wait_until_ready(service)
+            supervisor.wait_until_ready(slow)
 
     assert not is_alive(pid)
-    assert not service.pid_file.exists()
+    assert not slow.pid_file.exists()
 
 
 def test_a_step_of_the_preparation_that_fails_is_said_so(tmp_path: Path) -> None:
@@ -179,4 +180,20 @@ def test_what_a_step_says_goes_to_stderr_and_leaves_stdout_to_the_run(
     with run.held() as lock, Supervisor(grace_s=5.0, shared_memory_prefix="tailor-test-none-", lock=lock) as supervisor:
         supervisor.run([sys.executable, "-c", "print('purl')"], dict(os.environ), doing="knitting")
 
-    assert capfd.readouterr() == ("", "purl\n")
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("purl\n")  # gRPC, where a test before used it, speaks there too
+
+
+def test_who_had_to_be_made_to_end_is_known(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.create()
+    with run.held() as lock:
+        supervisor = Supervisor(grace_s=0.3, shared_memory_prefix="tailor-test-none-", lock=lock)
+        with supervisor:
+            for name, code in (("polite", POLITE), ("deaf", DEAF)):
+                supervisor.start(service(run, name, code))
+            while "ready" not in run.log("deaf").read_text():
+                supervisor.pause(0.01)
+
+    assert supervisor.made_to_end == ["deaf"]
