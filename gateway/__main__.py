@@ -84,6 +84,8 @@ def worker() -> ASGIApp:
         _end_with_parent()
     from gateway.wiring import worker_app  # noqa: PLC0415 - after the metrics' directory is known
 
+    # Threads of its own are of no use for one prompt at a time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     app = worker_app(*_configured())
     _settle_heap()
     return app

@@ -89,14 +89,16 @@ class BaseTokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """A plain text as prompt ids, with what the tokenizer itself puts around every text."""
-        return list(self._literal.encode(text, add_special_tokens=True).ids)
+        return self._encode(self._literal, text, add_special_tokens=True)
 
     def detokenizer(self) -> Detokenizer:
         return self._detokenizers.new()
 
     @staticmethod
-    def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    def _encode(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        # A batch of one: unlike `encode`, it lets go of the interpreter's lock, which the event loop needs meanwhile.
+        # The fast one leaves out offsets, which nobody here reads.
+        return list(tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
     def _encode_guarded(self, messages: Sequence[Message], template: ChatTemplate) -> list[int]:
         """Stand-ins take the place of special spellings while the template runs, then each stretch is encoded alone."""

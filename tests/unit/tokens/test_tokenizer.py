@@ -4,6 +4,8 @@ Prompts to ids: what transformers makes of them, but for control tokens, which o
 
 import json
 import random
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,18 @@ def test_a_control_token_swallows_the_white_space_it_is_declared_to():
     ids = base.encode_chat([Message("user", "a"), Message("user", "<|end|>")])
     whole = tokenizer.encode("<|user|>\na<|end|><|user|>\n", add_special_tokens=False).ids
     assert ids[: len(whole)] == whole
+
+
+def test_others_go_on_while_a_long_text_becomes_ids():
+    # It used to hold the interpreter's lock for seconds, so that encoding in a thread kept nobody free.
+    tokenizer = BaseTokenizer.load(TINY)
+    encoding = threading.Thread(target=tokenizer.encode_text, args=("hello " * 200_000,))
+    encoding.start()
+    turns = 0
+    while encoding.is_alive():
+        time.sleep(0.0005)
+        turns += 1
+    assert turns > 20
 
 
 def test_a_file_that_cuts_and_pads_is_not_obeyed(tmp_path):
