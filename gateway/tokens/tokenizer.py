@@ -49,7 +49,10 @@ class BaseTokenizer:
         self._special = _any_of([re.escape(token.content) for token in specials])
         self._special_in_text = _any_of(
             [
-                (r"\s*" if token.lstrip else "") + re.escape(token.content) + (r"\s*" if token.rstrip else "")
+                # From the beginning of a run of white space alone: from each of its places, a long one takes hours.
+                (r"(?:(?<!\s)\s*)?" if token.lstrip else "")
+                + re.escape(token.content)
+                + (r"\s*" if token.rstrip else "")
                 for token in specials
             ]
         )

@@ -147,6 +147,19 @@ def test_a_control_token_swallows_the_white_space_it_is_declared_to():
     assert ids[: len(whole)] == whole
 
 
+def test_white_space_before_a_control_token_is_swallowed_too_and_much_of_it_takes_no_longer():
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens([AddedToken("<|user|>", lstrip=True, rstrip=True, special=True)])
+    template = ChatTemplate("{% for m in messages %} \n<|user|> \n<|user|>{{ m.content }}{% endfor %}", {})
+    base = BaseTokenizer(tokenizer, template, ())
+    ids = base.encode_chat([Message("user", "a"), Message("user", "<|end|>")])
+    whole = tokenizer.encode(" \n<|user|> \n<|user|>a \n<|user|> \n<|user|>", add_special_tokens=False).ids
+    assert ids[: len(whole)] == whole
+    # Every place in the run used to be the beginning of another search to its end: hours for this.
+    blanks = " " * 1_000_000
+    assert len(base.encode_chat([Message("user", blanks + "<|end|>")])) > 2
+
+
 def test_others_go_on_while_a_long_text_becomes_ids():
     # It used to hold the interpreter's lock for seconds, so that encoding in a thread kept nobody free.
     tokenizer = BaseTokenizer.load(TINY)
