@@ -107,7 +107,7 @@ def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], 
     End process groups: ask the leader of each, who knows best in which order its own children end; then make them.
 
     They have `grace_s` to end by themselves, or until `impatient`; what a leader leaves behind has less. Returns
-    whether all ended by themselves.
+    whether every leader ended by itself.
     """
     for group in groups:
         with contextlib.suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ def end_groups(groups: Collection[int], grace_s: float, impatient: Callable[[], 
         if not any(map(is_alive, groups)):
             deadline = min(deadline, time.monotonic() + _LEFT_BEHIND_S)
         time.sleep(0.02)
-    by_themselves = not group_lives(groups)
+    by_themselves = not any(map(is_alive, groups))
     kill_groups(groups)
     return by_themselves
 
