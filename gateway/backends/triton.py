@@ -125,6 +125,9 @@ class TritonBackend:
                             events += answer.feed((), final=True)
                     if events:
                         yield events
+                    if final:
+                        await stream.finish()
+                        return
                     if all(answer.finished for answer in answers):
                         return
                     chunks = await self._read(stream, self._limits.gap_s)

@@ -6,7 +6,9 @@ touches no other. Does not know tensors' meaning. Messages are read with tritonc
 is passed by, since it drops the parameters of a response and the identity of an error.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import cycle
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway.backends.triton_errors import engine_error
 from gateway.domain.errors import BackendFailed, DeadlineExceeded, TargetUnavailable
 
+_ENDS_WITHIN_S = 1.0
 _SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -35,6 +38,15 @@ class InferStream(Protocol):
 
         Raises:
             BackendFailed: the engine reported an error, or the connection failed.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """
+        Read on to the end of a stream that has given its last response, which comes at once.
+
+        Triton (2.51 at least) sometimes keeps a request for ever whose stream is cancelled just when it ends; then its
+        model never unloads.
         """
         ...
 
@@ -84,8 +96,16 @@ class _GrpcStream:
             self._ended = True
             return []
         if message.error_message:
+            await self.finish()
             raise engine_error(message.error_message)
         return [message.infer_response]
+
+    async def finish(self) -> None:
+        self._ended = True
+        with suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(_ENDS_WITHIN_S):
+                while await self._call.read() is not grpc.aio.EOF:
+                    pass
 
     def cancel(self) -> None:
         self._call.cancel()
