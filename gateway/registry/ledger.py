@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from gateway.domain.profile import is_profile_name
-from gateway.domain.registry_errors import NotRegistered, RegistryConflict, RegistryUnavailable
+from gateway.domain.registry_errors import NotRegistered, RegistryConflict, RegistryError, RegistryUnavailable
 from gateway.domain.version import ProfileState
 from gateway.registry.ports import AdapterStore, CatalogIndex
 from gateway.registry.views import Snapshot, catalog_entry
@@ -55,7 +55,7 @@ class Ledger:
         """Write the index anew from the files; says how many profiles it holds. Raises RegistryUnavailable."""
         async with self._telling:
             self._stale = True
-            entries = [catalog_entry(await self.snapshot(state)) for state in await self.states() if state.present]
+            entries = [catalog_entry(snapshot) for snapshot in await self.snapshots()]
             await self._index.replace(entries)
             self._stale = False
         return len(entries)
@@ -68,6 +68,21 @@ class Ledger:
     async def states(self) -> list[ProfileState]:
         """Every profile's, by tenant and name."""
         return list(await asyncio.to_thread(self._store.states))
+
+    async def snapshots(self, tenant: str | None = None) -> list[Snapshot]:
+        """
+        Everything recorded about each profile that has a version, of one tenant or of all, by tenant and name.
+
+        One whose records are damaged is left out and told of in the log: it may not keep the others from their callers.
+        """
+        found = []
+        for state in await self.states():
+            if state.present and tenant in (None, state.tenant):
+                try:
+                    found.append(await self.snapshot(state))
+                except RegistryError as error:
+                    _log.error("%s/%s cannot be served: %s", state.tenant, state.name, error)
+        return found
 
     async def find(self, tenant: str, name: str) -> Snapshot | None:
         """Everything recorded about a profile, or None."""

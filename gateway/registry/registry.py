@@ -90,8 +90,10 @@ class Registry:
         underived = []
         for state in await self._ledger.states():
             for number in state.present:
-                record = await asyncio.to_thread(self._store.version, state.tenant, state.name, number)
+                base = ""
                 try:
+                    record = await asyncio.to_thread(self._store.version, state.tenant, state.name, number)
+                    base = record.document.base
                     await self._derive(state.tenant, record)
                 except (AdapterRefused, RegistryError) as error:
                     _log.warning("%s/%s@%d cannot be served: %s", state.tenant, state.name, number, error)
@@ -100,7 +102,7 @@ class Registry:
                             tenant=state.tenant,
                             name=state.name,
                             version=number,
-                            base=record.document.base,
+                            base=base,
                             reason=str(error),
                         )
                     )
@@ -209,13 +211,8 @@ class Registry:
 
     async def profiles(self, tenant: str | None = None) -> tuple[ProfileView, ...]:
         """Profiles that have a version, by tenant and name."""
-        states = await self._ledger.states()
         return tuple(
-            [
-                profile_view(await self._ledger.snapshot(state), self._derivation.keys)
-                for state in states
-                if state.present and tenant in (None, state.tenant)
-            ]
+            [profile_view(snapshot, self._derivation.keys) for snapshot in await self._ledger.snapshots(tenant)]
         )
 
     async def show(self, tenant: str, name: str) -> ProfileView:

@@ -13,6 +13,7 @@ adapter is worth, nor who may do what (gateway/registry does).
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -32,6 +33,7 @@ from gateway.domain.registry_errors import NotRegistered, RegistryError, Storage
 from gateway.domain.version import Blob, Conversion, Derived, DerivedFile, ProfileState, VersionRecord, engine_id
 from gateway.stores.atomic_files import digest_of, flush, write_atomically
 
+_log = logging.getLogger("tailor.store")
 _T = TypeVar("_T")
 _RECORD = "derived.json"
 _FLOOR_BYTES = 256 << 20
@@ -90,8 +92,13 @@ class FileAdapterStore:
         return _decode(content, ProfileState, f"the state of {tenant}/{name}")
 
     def states(self) -> Sequence[ProfileState]:
-        found = sorted((self.directory / "profiles").glob("*/*/state.json"))
-        return [_decode(path.read_bytes(), ProfileState, str(path)) for path in found]
+        states = []
+        for path in sorted((self.directory / "profiles").glob("*/*/state.json")):
+            try:
+                states.append(_decode(path.read_bytes(), ProfileState, str(path)))
+            except RegistryError as error:
+                _log.error("a profile is left out: %s", error)
+        return states
 
     def save_state(self, state: ProfileState) -> None:
         write_atomically(self._profile(state.tenant, state.name) / "state.json", msgspec.json.encode(state))

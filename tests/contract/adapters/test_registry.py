@@ -369,6 +369,22 @@ async def test_a_damaged_record_is_named(registry: Registry, store: FileAdapterS
         await registry.show("acme", "bot")
 
 
+@pytest.mark.parametrize("record", ["state.json", "versions/1.json"])
+async def test_a_damaged_record_keeps_no_other_profile_from_its_callers(
+    store: FileAdapterStore, registry: Registry, directories: Directories, record: str
+) -> None:
+    await registry.register_directories([directories.lora], BOT)
+    await registry.register_directories([directories.lora], replace(BOT, name="sound"))
+    (store.directory / "profiles/acme/bot" / record).write_text("{")
+    catalog = MemoryCatalog([engine()], store.directory)
+    restarted = Registry(store, catalog, [engine()], Book())
+    await restarted.start()
+    assert find(catalog, "bot") is None
+    assert find(catalog, "sound") is not None
+    assert [view.name for view in await restarted.profiles()] == ["sound"]
+    assert restarted.tenants()[0].profiles >= 1
+
+
 async def test_twenty_at_once_make_one_version(
     registry: Registry, catalog: MemoryCatalog, directories: Directories
 ) -> None:
