@@ -190,6 +190,14 @@ def _endpoints(config: Config, folder: Path) -> list[Endpoint]:
                 f"its tokenizer"
             )
         endpoints.append(Endpoint(entry.name, entry.url, manifest))
+        first = next(endpoint for endpoint in endpoints if endpoint.manifest.base.name == manifest.base.name)
+        # A request for a profile may go to any of them, with the tensors that were made for the first.
+        if first.manifest.tensor_key != manifest.tensor_key:
+            raise ConfigError(
+                f"endpoints `{first.name}` and `{entry.name}` both serve base `{manifest.base.name}`, and take "
+                "different adapters (weights, element type, ranks, modules or prompt tables differ); build both "
+                "alike, or give one's base another name"
+            )
     return endpoints
 
 
