@@ -20,7 +20,7 @@ class CatalogIndex(Protocol):
     """
 
     async def check(self) -> bool:
-        """Whether the index is there; False after it was lost."""
+        """Whether the index is there and no older than it was; False after it was lost or went back in time."""
         ...
 
     async def publish(self, entry: CatalogEntry) -> None:

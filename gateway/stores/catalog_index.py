@@ -5,7 +5,9 @@ The catalog's index in Redis: one hash of profiles and one number that grows wit
     tailor:catalog:revision   integer
 
 Decides how a change is written in one piece. The first revision is the time in milliseconds, so that an index made
-anew after a loss never shows a number that a gateway has seen. Written by the control process; read by catalog.py.
+anew after a loss never shows a number that a gateway has seen; and a smaller number than was there before tells that
+Redis went back in time (a replica that lagged, a file that had not reached the disk). Written by the control process;
+read by catalog.py.
 """
 
 import time
@@ -36,9 +38,13 @@ class RedisCatalogIndex:
     def __init__(self, redis: "Redis", *, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._redis = redis
         self._now_ms = now_ms
+        self._newest = 0
 
     async def check(self) -> bool:
-        return bool(await self._asked(self._redis.exists(REVISION)))
+        text = await self._asked(self._redis.get(REVISION)) or b""
+        revision = int(text) if text.isdigit() else 0
+        known, self._newest = self._newest, max(self._newest, revision)
+        return 0 < revision >= known
 
     async def publish(self, entry: CatalogEntry) -> None:
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -55,12 +61,14 @@ class RedisCatalogIndex:
             pipe.delete(PROFILES)
             for entry in entries:
                 pipe.hset(PROFILES, field_of(entry.tenant, entry.name), msgspec.json.encode(entry))
+            if not await self.check():
+                pipe.set(REVISION, max(self._now_ms(), self._newest))
             await self._change(pipe)
 
     async def _change(self, pipe: Any) -> None:
         pipe.set(REVISION, self._now_ms(), nx=True)
         pipe.incr(REVISION)
-        await self._asked(pipe.execute())
+        self._newest = (await self._asked(pipe.execute()))[-1]
 
     async def _asked(self, answer: Awaitable[_T]) -> _T:
         try:

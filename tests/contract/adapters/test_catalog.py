@@ -318,6 +318,25 @@ async def test_an_index_written_anew_never_shows_a_number_seen_before(
     await readers[0].sees(2)
 
 
+async def test_an_index_that_went_back_in_time_is_noticed_and_written_anew(
+    readers: tuple[Reader, Reader], index: RedisCatalogIndex, mortal_valkey: Valkey
+) -> None:
+    """What a replica that lagged, or a file that had not reached the disk, brings back is a whole index, only older."""
+    await index.publish(entry())
+    earlier = mortal_valkey.content()
+    assert await index.check()
+    await index.publish(entry(labels={"live": 2}))
+    await readers[0].sees(2)
+    mortal_valkey.flush()
+    mortal_valkey.restore(earlier)
+    await readers[0].sees(1)
+    assert not await index.check()
+    await index.replace([entry(labels={"live": 2})])
+    assert await index.check()
+    for reader in readers:
+        await reader.sees(2)
+
+
 @pytest.mark.parametrize("garbage", ["", "{}", "[1]", '{"tenant": 3}', "\x00\xff", '{"tenant": "acme", "name": "bot"}'])
 async def test_a_broken_entry_leaves_its_last_good_copy(
     garbage: str, readers: tuple[Reader, Reader], index: RedisCatalogIndex, mortal_valkey: Valkey

@@ -76,3 +76,13 @@ class Valkey:
     def flush(self) -> None:
         with redis.Redis(port=self.port) as client:
             client.flushall()
+
+    def content(self) -> dict[bytes, bytes]:
+        """All of it, to be put back later."""
+        with redis.Redis(port=self.port) as client:
+            return {key: client.dump(key) for key in client.scan_iter()}
+
+    def restore(self, content: dict[bytes, bytes]) -> None:
+        with redis.Redis(port=self.port) as client:
+            for key, value in content.items():
+                client.restore(key, 0, value)
