@@ -20,7 +20,9 @@ from gateway.transport.auth import KeyRing
 
 def admin_app(keys: KeyRing[str], engines: ListEngines, exposition: Callable[[], bytes], lifespan: Lifespan) -> FastAPI:
     """`keys`: administrators by name. `exposition`: all metrics in Prometheus' text format."""
-    app = FastAPI(title="Tailor admin", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Tailor admin", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     _serve_page(app)
 
     async def administrator(request: Request) -> None:

@@ -96,6 +96,11 @@ def test_without_the_key_nothing_is_told(server: AdminServer, directories: Direc
             assert response.status_code == 401
 
 
+def test_a_stray_slash_sends_nobody_to_the_host_they_named(server: AdminServer) -> None:
+    answer = httpx.get(f"{server.url}/admin/v1/profiles/", headers={"host": "elsewhere.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 def test_a_refused_adapter_is_422_with_its_reason(http: httpx.Client, tmp_path: Path) -> None:
     response = upload(http, body(write(tmp_path / "bad", lora_config(r=4), lora_tensors())))
     assert response.status_code == 422
