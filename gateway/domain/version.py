@@ -13,8 +13,6 @@ import msgspec
 
 from gateway.domain.manifest import Dtype
 
-VersionState = Literal["registered", "retired"]
-
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes as they were handed in, found by their SHA-256 (hexadecimal)."""
