@@ -1,7 +1,7 @@
 """
 A Triton of its own for the engine's live tests: started on free-standing ports, stopped with everything it started.
 
-Knows the files of the Triton wheel under .tools/, nothing of the gateway's own supervision.
+Knows the files of the Triton wheel under .tools/ and little of the gateway's own supervision.
 """
 
 import filecmp
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from gateway.local.triton import remove_shared_memory
 
 ROOT = Path(__file__).parent.parent.parent
 WHEEL = ROOT / ".tools" / "pytriton" / "pytriton" / "tritonserver"
@@ -64,7 +66,9 @@ def triton(engine_dir: Path, http_port: int, log: Path) -> Iterator[RunningTrito
     command += ["--backend-directory", str(WHEEL / "backends"), "--exit-timeout-secs", "10"]
     for offset, name in enumerate(("http", "grpc", "metrics")):
         command += [f"--{name}-address", "127.0.0.1", f"--{name}-port", str(http_port + offset)]
+    prefix = f"tailor-test-{os.getpid()}-{http_port}"
     command.append("--backend-config=python,shm-default-byte-size=268435456")
+    command.append(f"--backend-config=python,shm-region-prefix-name={prefix}")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -74,12 +78,14 @@ def triton(engine_dir: Path, http_port: int, log: Path) -> Iterator[RunningTrito
         yield RunningTriton(f"127.0.0.1:{http_port + 1}", f"http://127.0.0.1:{http_port + 2}/metrics", log)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+            # The server alone: it ends its stub, and takes back their shared memory.
+            process.terminate()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        remove_shared_memory(prefix)
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", http_port: int, log: Path) -> None:
