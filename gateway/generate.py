@@ -148,6 +148,9 @@ class Generate:
         endpoints = [] if profile is None else [e for e in self._endpoints if e.manifest.base.name == profile.base]
         if profile is None or not endpoints:
             raise ModelNotFound(f"The model `{request.model[:256]}` does not exist or you do not have access to it.")
+        most_answers = min(endpoint.manifest.max_batch_size for endpoint in endpoints)
+        if request.n > most_answers:
+            raise InvalidRequest(f"this model gives at most {most_answers} answers at once", "n")
         prompt_ids = await self._encode(request, profile)
         job = Job(record.request_id, request, profile, prompt_ids, 0)
         # Endpoints of one base may be built differently; what the smallest can take is what every one can.

@@ -28,6 +28,8 @@ _TEXTS: tuple[tuple[str, type[BackendFailed]], ...] = (
     ("Maximum queue size of", EngineQueueFull),
     ("Exceeds maximum queue size", EngineQueueFull),
     ("exceeds maximum input length", EngineRefused),
+    ("Incorrect sampling config", EngineRefused),
+    ("exceeds the engine's maximum batch size", EngineRefused),
     ("lora_weights", EngineRefused),
     ("lora weights to be the same data type", EngineRefused),
     ("lora_task_id must be set", EngineRefused),

@@ -71,7 +71,8 @@ class _Sampling(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     user: str | None = None
     # Extensions that users of self-hosted servers know.
-    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    # No engine of TensorRT-LLM draws from more candidates (its kernels' TOP_K_MAX); 0 means all of them.
+    top_k: Annotated[int, Meta(ge=0, le=1024)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 

@@ -3,13 +3,16 @@ What is refused at the door: keys, names, bodies, methods and paths, all in Open
 """
 
 import base64
+from dataclasses import replace
 
+import msgspec
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError
 
 from gateway.backends.scripted import by_profile
 from gateway.domain.keys import new_key
 from tests.http.gateway import CHAT, COMPLETIONS, PEPPER, chat_body, serving
+from tests.unit.domain.making import ENDPOINT, MANIFEST
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -168,6 +171,24 @@ def test_the_numbers_of_a_context_are_both_sides_right(gateway):
     longer = gateway.request("POST", COMPLETIONS, {**fits, "prompt": [7] * 447, "max_tokens": 1})
     assert longer.error["param"] == "prompt"
     assert "448" in longer.error["message"]
+
+
+def test_no_more_answers_are_asked_for_than_an_engine_gives_at_once():
+    small = replace(ENDPOINT, manifest=msgspec.structs.replace(MANIFEST, max_batch_size=2))
+    with serving(by_profile({}), endpoints=(ENDPOINT, small)) as gateway:
+        assert gateway.chat(n=2).status == 200
+        over = gateway.chat(n=3)
+        assert (over.status, over.error["param"], over.error["message"]) == (
+            400,
+            "n",
+            "this model gives at most 2 answers at once",
+        )
+
+
+def test_no_more_candidates_are_drawn_from_than_engines_can(gateway):
+    assert gateway.chat(top_k=1024).status == 200
+    over = gateway.chat(top_k=1025)
+    assert (over.status, over.error["param"]) == (400, "top_k")
 
 
 def test_the_official_client_sees_a_bad_request(gateway):

@@ -34,6 +34,8 @@ GOLDEN = [
     ("Maximum queue size of 128 has been reached, please try again later", EngineQueueFull),
     ("Exceeds maximum queue size", EngineQueueFull),
     ("Prompt length (900) exceeds maximum input length (448). Set log level to info", EngineRefused),
+    ("Incorrect sampling config", EngineRefused),
+    ("num_return_sequences (4) exceeds the engine's maximum batch size (2)", EngineRefused),
     ("EndId (70000) is not within acceptable range [-1, 49152).", EngineRefused),
     ("Sparse list must not have odd length", EngineRefused),
     ("Invalid size for tensor temperature", EngineRefused),
