@@ -39,7 +39,8 @@ def test_engines_of_a_base_that_take_other_tensors_are_refused(tmp_path, assembl
 
 
 @ASSEMBLIES
-def test_engines_of_a_base_may_differ_in_size(tmp_path, assemble):
+async def test_engines_of_a_base_may_differ_in_size(tmp_path, assemble):
+    # As uvicorn does, inside a running loop: channels belong to one.
     larger = REPLACE(MANIFEST, max_batch_size=8, max_total_tokens=1024, lora=REPLACE(MANIFEST.lora, cache_bytes=1))
     assert assemble(configured(tmp_path, MANIFEST, larger), tmp_path)
 
