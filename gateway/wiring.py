@@ -6,6 +6,8 @@ Decides nothing else; a behaviour that is looked for here belongs somewhere else
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,7 +175,9 @@ async def _running(*work: Awaitable[None]) -> AsyncIterator[None]:
 
 def _report(task: "asyncio.Future[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a part of the gateway has stopped working", exc_info=error)
+        _log.error("a part of the gateway has stopped working; ending this process", exc_info=error)
+        # Half a gateway looks healthy and serves what it knew an hour ago; whoever supervises it starts a whole one.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _endpoints(config: Config, folder: Path) -> list[Endpoint]:

@@ -7,7 +7,7 @@ index makes a newer view. Does not know where entries come from.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from gateway.domain.adapter import LoraAdapter, PromptTable
 from gateway.domain.manifest import EngineManifest
@@ -48,7 +48,7 @@ class ProfileBuilder:
         for version in entry.versions:
             key = self._keys.get(version.base)
             derived = next((item for item in version.derived if item.tensor_key == key), None)
-            if derived is not None:
+            if derived is not None and _stays_below(derived):
                 profile = self._profile(entry, version, derived)
                 selectors[version.number] = selectors[version.digest] = profile
         for label, number in entry.labels.items():
@@ -119,3 +119,11 @@ class CatalogView:
             elif tenant.name in listed.grants:
                 granted.append(live)
         return [*own, *granted, *(self._bases[name] for name in sorted(tenant.bases) if name in self._bases)]
+
+
+def _stays_below(derived: Derived) -> bool:
+    """Whether every file of it lies below the store: what Redis says may open no other file."""
+    lora, prompt = derived.conversion.lora, derived.conversion.prompt
+    files = ([lora.weights, lora.config] if lora else []) + ([prompt.table] if prompt else [])
+    paths = [PurePath(derived.folder, file.name) for file in files]
+    return not any(path.is_absolute() or ".." in path.parts for path in paths)

@@ -186,6 +186,13 @@ async def test_what_is_visible_is_what_can_be_named(pair: Pair) -> None:
         assert pair.find(ACME, text) == item
 
 
+@pytest.mark.parametrize("folder", ["/etc", "../outside", "derived/../../outside"])
+async def test_an_index_cannot_name_files_outside_the_store(pair: Pair, folder: str) -> None:
+    moved = msgspec.structs.replace(derived(engine().tensor_key, 1), folder=folder)
+    await pair.publish(entry(versions=(msgspec.structs.replace(version(1), derived=(moved,)),)))
+    assert pair.find(ACME, "bot") is None
+
+
 async def test_a_version_that_no_engine_here_can_serve_is_unknown(pair: Pair) -> None:
     elsewhere = version(3, base="other", key="k")
     older = version(4, key="the tensors of another engine of this base")
