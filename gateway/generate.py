@@ -62,6 +62,10 @@ class Generation:
             self._count(events)
             yield events
 
+    async def aclose(self) -> None:
+        """End the engine's work, if it still runs."""
+        await self._rest.aclose()
+
     @property
     def usage(self) -> Usage:
         """What it has cost so far; final once iteration has ended."""
@@ -125,7 +129,7 @@ class Generate:
                 record.outcome = "finished"
             finally:
                 record.usage = generation.usage
-                await generation._rest.aclose()
+                await generation.aclose()
         except TailorError as error:
             record.outcome = "refused" if isinstance(error, CallerError) else "failed"
             record.error = type(error).__name__

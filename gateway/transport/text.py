@@ -92,6 +92,7 @@ class _Answer:
         self.request = request
         self._operation: Operation = operation
         self._identifier = identifier
+        self._identity = (b"x-request-id", identifier.encode())
         self._include_usage = include_usage
         self._send = send
         self._started = False
@@ -104,7 +105,7 @@ class _Answer:
             route = route_label(generation.job, generation.target)
             usage = usage_object(generation.usage, route)
             body = self._renderer(generation).whole(events, self.request.n, usage)
-        headers = [(b"content-type", b"application/json"), *self._headers(route)]
+        headers = [(b"content-type", b"application/json"), self._identity, (b"x-tailor-route", route.encode())]
         await send_whole(self._send, 200, headers, body)
 
     async def stream(self, opening: AbstractAsyncContextManager[Generation], heartbeat_s: float) -> None:
@@ -170,14 +171,10 @@ class _Answer:
         )
         return renderer(self._operation, identity, logprobs=self.request.logprobs, include_usage=self._include_usage)
 
-    def _headers(self, route: str) -> list[tuple[bytes, bytes]]:
-        return [(b"x-request-id", self._identifier.encode()), (b"x-tailor-route", route.encode())]
-
     def _start(self, headers: list[tuple[bytes, bytes]]) -> Awaitable[None]:
         self._started = True
-        identity = (b"x-request-id", self._identifier.encode())
         return self._send(
-            {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, identity, *headers]}
+            {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, self._identity, *headers]}
         )
 
     def _write(self, data: bytes, *, more: bool = True) -> Awaitable[None]:
